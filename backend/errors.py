@@ -1,0 +1,58 @@
+"""One family of expected errors. Each message names what was expected, what came, and what to do.
+
+HTTP status codes are assigned in `backend/api/errors.py` only; the command line prints the message in one line.
+"""
+
+from __future__ import annotations
+
+
+class CellloopError(Exception):
+    """Base of every error a person can mend. Its text is shown to users as it is."""
+
+
+class InvalidInstances(CellloopError):
+    """Arrays of instances contradict each other in shape, type or range."""
+
+
+class ImageRefused(CellloopError):
+    """A file is not an image we can read safely: truncated, not an image, too large, animated."""
+
+
+class ImageOutsideRoots(CellloopError):
+    """A task names an image outside the allowed folders."""
+
+
+class UnusableAnnotations(CellloopError):
+    """An annotation file cannot be understood at all (single bad records are counted, not raised)."""
+
+
+class UnusableLabelConfig(CellloopError):
+    """A labelling configuration has no control that can carry our cells."""
+
+
+class LabelStudioUnavailable(CellloopError):
+    """Label Studio does not answer, or answers with a server error."""
+
+
+class LabelStudioRefused(CellloopError):
+    """Label Studio answers, but refuses our token or our request."""
+
+
+class NoTrainedModel(CellloopError):
+    """A pre-annotation was asked for and no active model pair exists yet."""
+
+
+class WeightsCorrupt(CellloopError):
+    """A weight file does not have the sha256 its row promises, or not the tensors its configuration needs."""
+
+
+class NotEnoughData(CellloopError):
+    """Training or evaluation was asked for on an empty or unusable selection."""
+
+
+class TrainingDiverged(CellloopError):
+    """A loss became non-finite; the message holds the values."""
+
+
+class PortInUse(CellloopError):
+    """A server was to listen on a port that somebody else holds."""

@@ -1,0 +1,1 @@
+"""The record: every table, every migration and every query."""

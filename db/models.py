@@ -1,0 +1,542 @@
+"""Every table on one page.
+
+Facts are appended and never changed: reviews, label revisions, predictions, evaluations, promotion decisions,
+pushes. What may change is a state machine with its transitions written here, or a cursor. Machine predictions
+and human labels live in different tables; "the current label" is a query (`db/labels.py`).
+
+A `Cell` is the identity that both refer to: a place in an image that some model or expert once called a cell.
+Later predictions of the same place (IoU >= 0.5) get the same cell, so its key can travel through Label Studio
+as the region id and a label survives every new model.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC, with its zone, on every engine. Refuses naive datetimes."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"expected a datetime with a time zone, got {value!r}")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def now() -> datetime:
+    """The present moment in UTC."""
+    return datetime.now(UTC)
+
+
+Json = JSON().with_variant(JSONB(), "postgresql")
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: Json, list[Any]: Json}  # noqa: RUF012
+
+
+class Split(StrEnum):
+    train = "train"  # the pool: predicted, ranked, reviewed, trained on
+    validation = "validation"  # calibration and thresholds
+    test = "test"  # the ruler: never queued, never trained on
+
+
+class ReviewStatus(StrEnum):
+    submitted = "submitted"
+    skipped = "skipped"
+    withdrawn = "withdrawn"  # deleted, or turned back into a draft
+
+
+class Action(StrEnum):
+    """What an expert did to one cell, compared with what was shown (or with their own previous answer)."""
+
+    imported = "imported"
+    accepted = "accepted"
+    relabelled = "relabelled"
+    moved = "moved"
+    added = "added"
+    deleted = "deleted"
+    withdrawn = "withdrawn"
+
+
+class VersionStatus(StrEnum):
+    candidate = "candidate"
+    active = "active"
+    retired = "retired"
+    rejected = "rejected"
+
+
+VERSION_TRANSITIONS: dict[VersionStatus, set[VersionStatus]] = {
+    VersionStatus.candidate: {VersionStatus.active, VersionStatus.rejected},
+    VersionStatus.active: {VersionStatus.retired},
+    VersionStatus.retired: {VersionStatus.active},  # rollback
+    VersionStatus.rejected: {VersionStatus.active},  # a person overrules the gate
+}
+
+
+class RunStatus(StrEnum):
+    queued = "queued"
+    running = "running"
+    succeeded = "succeeded"
+    failed = "failed"
+    cancelled = "cancelled"
+
+
+RUN_TRANSITIONS: dict[RunStatus, set[RunStatus]] = {
+    RunStatus.queued: {RunStatus.running, RunStatus.cancelled, RunStatus.failed},
+    RunStatus.running: {RunStatus.succeeded, RunStatus.failed, RunStatus.cancelled},
+    RunStatus.succeeded: set(),
+    RunStatus.failed: set(),
+    RunStatus.cancelled: set(),
+}
+
+
+class ItemStatus(StrEnum):
+    pending = "pending"
+    done = "done"
+    skipped = "skipped"
+    superseded = "superseded"  # a newer ranking took its place
+
+
+ITEM_TRANSITIONS: dict[ItemStatus, set[ItemStatus]] = {
+    ItemStatus.pending: {ItemStatus.done, ItemStatus.skipped, ItemStatus.superseded},
+    ItemStatus.done: set(),
+    ItemStatus.skipped: set(),
+    ItemStatus.superseded: set(),
+}
+
+
+def state(enum: type[StrEnum]) -> Enum:
+    """A column type that stores the enum's values as text behind a CHECK constraint, on both engines."""
+    return Enum(
+        enum,
+        native_enum=False,
+        create_constraint=True,
+        length=16,
+        name=enum.__name__.lower(),
+        values_callable=lambda members: [m.value for m in members],
+    )
+
+
+# --- images ------------------------------------------------------------------------------------------------
+
+
+class Image(Base):
+    """A smear's field, stored once by the sha256 of its file."""
+
+    __tablename__ = "images"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    file: Mapped[str] = mapped_column(String(255))  # path inside the file store: images/ab/<sha256>.png
+    name: Mapped[str] = mapped_column(String(255), index=True)  # the name it came with
+    width: Mapped[int]
+    height: Mapped[int]
+    group: Mapped[str] = mapped_column(String(255), index=True)  # slide or contiguous block
+    split: Mapped[Split] = mapped_column(state(Split), index=True)
+    dataset: Mapped[str] = mapped_column(String(32))  # bbbc041 | iml | coco | rendered | label-studio
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Import(Base):
+    """One run of `cellloop import`: what was found, what was left out and why."""
+
+    __tablename__ = "imports"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(Text)
+    dataset: Mapped[str] = mapped_column(String(32))
+    report: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class FrozenSplit(Base):
+    """The test split as it was when it was frozen: the only images a gate ever compares on."""
+
+    __tablename__ = "frozen_splits"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(32), unique=True)
+    sha256: Mapped[str] = mapped_column(String(64))  # over the sorted images and their labels
+    content: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Cell(Base):
+    """A place in an image; `key` is Label Studio's region id."""
+
+    __tablename__ = "cells"
+    __table_args__ = (UniqueConstraint("image_id", "key"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    key: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+# --- models ------------------------------------------------------------------------------------------------
+
+
+class ModelVersion(Base):
+    """One trained detector. `config` and `manifest` say exactly how it was made."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (
+        CheckConstraint("role IN ('all_cells', 'infected')", name="role"),
+        Index(
+            "uq_model_versions_active_role",
+            "role",
+            unique=True,
+            sqlite_where=text("status = 'active'"),
+            postgresql_where=text("status = 'active'"),
+        ),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    role: Mapped[str] = mapped_column(String(16), index=True)
+    status: Mapped[VersionStatus] = mapped_column(state(VersionStatus), default=VersionStatus.candidate)
+    weights_sha256: Mapped[str] = mapped_column(String(64))
+    config: Mapped[dict[str, Any]]
+    manifest: Mapped[dict[str, Any]]
+    manifest_sha256: Mapped[str] = mapped_column(String(64))
+    environment: Mapped[dict[str, Any]]  # device, package versions
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ModelPair(Base):
+    """An `all_cells` and an `infected` version with their fusion settings: what a prediction is made by.
+
+    `name` is Label Studio's model_version.
+    """
+
+    __tablename__ = "model_pairs"
+    __table_args__ = (UniqueConstraint("all_cells_id", "infected_id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    all_cells_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
+    infected_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
+    fusion: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Prediction(Base):
+    """What one model pair saw in one image. Append-only."""
+
+    __tablename__ = "predictions"
+    __table_args__ = (UniqueConstraint("pair_id", "image_id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    pair_id: Mapped[int] = mapped_column(ForeignKey("model_pairs.id"))
+    seconds: Mapped[float]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class PredictedCell(Base):
+    """One fused cell of a prediction. `probabilities` follows backend.instances.CLASSES. Append-only."""
+
+    __tablename__ = "predicted_cells"
+    __table_args__ = (
+        UniqueConstraint("prediction_id", "cell_id"),
+        CheckConstraint("source IN ('both', 'all_cells', 'infected')", name="source"),
+        CheckConstraint("x2 > x1 AND y2 > y1", name="box"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    prediction_id: Mapped[int] = mapped_column(ForeignKey("predictions.id"))
+    cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"), index=True)
+    x1: Mapped[float]  # px, xyxy
+    y1: Mapped[float]
+    x2: Mapped[float]
+    y2: Mapped[float]
+    label: Mapped[str] = mapped_column(String(32))
+    score: Mapped[float]
+    probabilities: Mapped[list[Any]]
+    score_all_cells: Mapped[float | None]  # raw, NULL where that model saw nothing
+    score_infected: Mapped[float | None]
+    source: Mapped[str] = mapped_column(String(16))
+    pair_iou: Mapped[float | None]
+    disputed: Mapped[bool]
+    mask: Mapped[bytes | None] = mapped_column(LargeBinary)  # COCO RLE counts of the whole image
+
+
+class PredictionRequest(Base):
+    """An image somebody opened before it was predicted; the worker predicts and pushes it. A queue."""
+
+    __tablename__ = "prediction_requests"
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+# --- reviews and labels ------------------------------------------------------------------------------------
+
+
+class Review(Base):
+    """One state of one annotation, exactly as it came. Append-only.
+
+    `thread` names the annotation through all its states: `ls:<project>:<annotation>` or `import:<image sha>`.
+    """
+
+    __tablename__ = "reviews"
+    __table_args__ = (
+        UniqueConstraint("thread", "sequence"),
+        CheckConstraint("sequence >= 1", name="sequence"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    thread: Mapped[str] = mapped_column(String(128))
+    sequence: Mapped[int]  # 1, 2, ... within the thread
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    status: Mapped[ReviewStatus] = mapped_column(state(ReviewStatus))
+    expert: Mapped[str] = mapped_column(String(255), index=True)
+    revised_at: Mapped[datetime] = mapped_column(index=True)  # when the expert did it
+    recorded_at: Mapped[datetime] = mapped_column(default=now)  # when we learned of it
+    lead_time_s: Mapped[float | None]
+    ls_project_id: Mapped[int | None]
+    ls_task_id: Mapped[int | None]
+    ls_annotation_id: Mapped[int | None]
+    prediction_id: Mapped[int | None] = mapped_column(ForeignKey("predictions.id"))  # what it answers
+    content: Mapped[list[Any]]  # Label Studio's result, untouched
+    content_sha256: Mapped[str] = mapped_column(String(64))
+
+
+class LabelRevision(Base):
+    """One answer about one cell. Append-only; the current label is the newest live answer (`db/labels.py`)."""
+
+    __tablename__ = "label_revisions"
+    __table_args__ = (
+        UniqueConstraint("review_id", "cell_id"),
+        CheckConstraint("(label IS NULL) = (action IN ('deleted', 'withdrawn'))", name="label"),
+        Index("ix_label_revisions_cell_id_thread_id", "cell_id", "thread", "id"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    review_id: Mapped[int] = mapped_column(ForeignKey("reviews.id"))
+    thread: Mapped[str] = mapped_column(String(128))
+    cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"))
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    predicted_cell_id: Mapped[int | None] = mapped_column(ForeignKey("predicted_cells.id"))
+    action: Mapped[Action] = mapped_column(state(Action))
+    label: Mapped[str | None] = mapped_column(String(32), index=True)
+    x1: Mapped[float | None]  # px, xyxy; NULL for deleted and withdrawn
+    y1: Mapped[float | None]
+    x2: Mapped[float | None]
+    y2: Mapped[float | None]
+    shape: Mapped[str | None] = mapped_column(String(16))  # rectangle | ellipse | polygon | brush
+    mask: Mapped[bytes | None] = mapped_column(LargeBinary)  # COCO RLE counts, where the expert drew one
+    predicted_iou: Mapped[float | None]  # box IoU with what was shown
+    decided_at: Mapped[datetime] = mapped_column(index=True)
+    recorded_at: Mapped[datetime] = mapped_column(default=now)
+
+
+# --- ranking and the queue ---------------------------------------------------------------------------------
+
+
+class Ranking(Base):
+    """One ordering of the pool by one model pair, with its settings. Append-only."""
+
+    __tablename__ = "rankings"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    pair_id: Mapped[int] = mapped_column(ForeignKey("model_pairs.id"))
+    config: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ReviewItem(Base):
+    """One image waiting for an expert, with its priority. At most one pending item per image."""
+
+    __tablename__ = "review_items"
+    __table_args__ = (
+        Index(
+            "uq_review_items_pending_image",
+            "image_id",
+            unique=True,
+            sqlite_where=text("status = 'pending'"),
+            postgresql_where=text("status = 'pending'"),
+        ),
+        Index("ix_review_items_status_score", "status", "score"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    ranking_id: Mapped[int] = mapped_column(ForeignKey("rankings.id"), index=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"))
+    score: Mapped[float]  # expected value per second of the expert's time
+    terms: Mapped[dict[str, Any]]  # everything `score` is made of
+    status: Mapped[ItemStatus] = mapped_column(state(ItemStatus), default=ItemStatus.pending)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    closed_at: Mapped[datetime | None]
+
+
+class RankedCell(Base):
+    """One cell's acquisition score in a ranking, every term of it, and the reason in words. Append-only."""
+
+    __tablename__ = "ranked_cells"
+    __table_args__ = (UniqueConstraint("ranking_id", "predicted_cell_id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    ranking_id: Mapped[int] = mapped_column(ForeignKey("rankings.id"))
+    predicted_cell_id: Mapped[int] = mapped_column(ForeignKey("predicted_cells.id"), index=True)
+    score: Mapped[float]
+    terms: Mapped[dict[str, Any]]
+    reason: Mapped[str] = mapped_column(String(255))
+
+
+# --- Label Studio ------------------------------------------------------------------------------------------
+
+
+class Project(Base):
+    """A Label Studio project we serve. `synced_until` is the sync's cursor."""
+
+    __tablename__ = "projects"
+    __table_args__ = (UniqueConstraint("url", "ls_project_id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    url: Mapped[str] = mapped_column(String(255))
+    ls_project_id: Mapped[int]
+    title: Mapped[str] = mapped_column(String(255))
+    label_config: Mapped[str] = mapped_column(Text)
+    synced_until: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Task(Base):
+    """An image's task in a project. `pushed_*` is what Label Studio holds of ours, so a push can be repeated."""
+
+    __tablename__ = "tasks"
+    __table_args__ = (UniqueConstraint("project_id", "ls_task_id"), UniqueConstraint("project_id", "image_id"))
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
+    ls_task_id: Mapped[int]
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    pushed_prediction_id: Mapped[int | None] = mapped_column(ForeignKey("predictions.id"))
+    pushed_ls_prediction_id: Mapped[int | None]
+    pushed_score: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    deleted_at: Mapped[datetime | None]
+
+
+class Push(Base):
+    """One push of predictions and order to a project. Append-only."""
+
+    __tablename__ = "pushes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
+    pair_id: Mapped[int] = mapped_column(ForeignKey("model_pairs.id"))
+    ranking_id: Mapped[int | None] = mapped_column(ForeignKey("rankings.id"))
+    predictions: Mapped[int]  # how many were created
+    rescored: Mapped[int]  # how many only got a new score
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class InboxEvent(Base):
+    """A webhook call, stored before it is answered; the worker's wake-up."""
+
+    __tablename__ = "inbox_events"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    action: Mapped[str] = mapped_column(String(64))
+    payload: Mapped[dict[str, Any]]
+    received_at: Mapped[datetime] = mapped_column(default=now)
+    handled_at: Mapped[datetime | None] = mapped_column(index=True)
+
+
+# --- retraining --------------------------------------------------------------------------------------------
+
+
+class TrainingRun(Base):
+    """One training, from its trigger to its end. At most one per role is queued or running."""
+
+    __tablename__ = "training_runs"
+    __table_args__ = (
+        CheckConstraint("role IN ('all_cells', 'infected')", name="role"),
+        Index(
+            "uq_training_runs_open_role",
+            "role",
+            unique=True,
+            sqlite_where=text("status IN ('queued', 'running')"),
+            postgresql_where=text("status IN ('queued', 'running')"),
+        ),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    role: Mapped[str] = mapped_column(String(16))
+    trigger: Mapped[str] = mapped_column(String(32))  # reviews | person | label-studio | first
+    detail: Mapped[dict[str, Any]]
+    config: Mapped[dict[str, Any]]
+    status: Mapped[RunStatus] = mapped_column(state(RunStatus), default=RunStatus.queued)
+    newest_revision_id: Mapped[int]  # labels up to here are trained on; later ones count for the next run
+    step: Mapped[int] = mapped_column(default=0)
+    steps: Mapped[int] = mapped_column(default=0)
+    message: Mapped[str] = mapped_column(Text, default="")
+    version_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+    finished_at: Mapped[datetime | None]
+
+
+class Evaluation(Base):
+    """What one model pair scored on one split. Append-only."""
+
+    __tablename__ = "evaluations"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    pair_id: Mapped[int] = mapped_column(ForeignKey("model_pairs.id"), index=True)
+    split: Mapped[str] = mapped_column(String(32))
+    split_sha256: Mapped[str] = mapped_column(String(64))
+    report: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Metric(Base):
+    """One number of an evaluation with its 95 % interval, for questions over time. Append-only."""
+
+    __tablename__ = "metrics"
+    __table_args__ = (UniqueConstraint("evaluation_id", "name", "class_name"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    evaluation_id: Mapped[int] = mapped_column(ForeignKey("evaluations.id"))
+    name: Mapped[str] = mapped_column(String(64), index=True)
+    class_name: Mapped[str] = mapped_column(String(32), default="")  # "" for pooled numbers
+    value: Mapped[float | None]  # NULL where undefined (no such cell in the split)
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    n: Mapped[int]
+
+
+class PromotionDecision(Base):
+    """Why a version serves or does not: the gate's verdict, a person's promotion, a rollback. Append-only."""
+
+    __tablename__ = "promotion_decisions"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), index=True)
+    replaced_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
+    kind: Mapped[str] = mapped_column(String(16))  # gate | first | person | rollback
+    promote: Mapped[bool]
+    reasons: Mapped[list[Any]]
+    evaluation_id: Mapped[int | None] = mapped_column(ForeignKey("evaluations.id"))
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("training_runs.id"))
+    decided_at: Mapped[datetime] = mapped_column(default=now)

@@ -1,0 +1,1 @@
+"""The commands: `cellloop <verb>`. No logic lives here."""
