@@ -56,3 +56,7 @@ class TrainingDiverged(CellloopError):
 
 class PortInUse(CellloopError):
     """A server was to listen on a port that somebody else holds."""
+
+
+class CredentialsUnusable(CellloopError):
+    """The file of secrets can be read by others, or is damaged."""

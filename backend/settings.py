@@ -1,0 +1,76 @@
+"""Everything the environment may decide. Read at two composition roots only: `create_app` and the command line.
+
+Each field is the environment variable `CELLLOOP_<FIELD>`; the defaults make a single machine work with
+everything embedded (SQLite, local files) and nothing listening beyond loopback.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where things are and who may reach them. Raises pydantic.ValidationError naming the variable at fault."""
+
+    model_config = SettingsConfigDict(env_prefix="CELLLOOP_", frozen=True, extra="forbid")
+
+    home: Path = Field(Path(".cellloop"), description="folder of the database, the file store and the secrets")
+    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite inside home")
+
+    host: str = Field("127.0.0.1", description="address the backend listens on; loopback unless told otherwise")
+    port: int = Field(9090, ge=1, le=65535)
+    device: str = Field("auto", description="auto | cpu | cuda | mps")
+
+    label_studio_url: str = Field("http://127.0.0.1:8080", description="Label Studio as we reach it")
+    label_studio_token: str | None = Field(None, repr=False, description="overrides the generated token")
+    label_studio_project: str = Field("cellloop", description="title of the project we serve")
+    backend_url: str = Field("", description="this backend as Label Studio reaches it; empty: host and port")
+
+    # Folders whose images a task may name by a local-files path, besides the file store.
+    image_roots: Annotated[tuple[Path, ...], NoDecode] = ()
+
+    # Label Studio gives a whole /predict call 100 s; an expert who opens a task waits for all of it.
+    predict_budget_s: float = Field(20.0, ge=0, le=80, description="time one /predict may spend detecting")
+    max_body_bytes: int = Field(32 * 1024 * 1024, gt=0, description="1,500 tasks are a body of 768 kB")
+    max_image_bytes: int = Field(64 * 1024 * 1024, gt=0, description="largest image fetched from Label Studio")
+
+    @field_validator("image_roots", mode="before")
+    @classmethod
+    def _split_paths(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(Path(part) for part in value.split(os.pathsep) if part)
+        return value
+
+    @field_validator("label_studio_url", "backend_url")
+    @classmethod
+    def _http_origin(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError(f"expected a URL that starts with http:// or https://, got {value!r}")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _fill_in(self) -> Self:
+        # The frozen model is completed once, while it is being built: relative paths must not follow chdir.
+        home = self.home.expanduser().resolve()
+        roots = tuple(root.expanduser().resolve() for root in self.image_roots)
+        self.__dict__.update(
+            home=home,
+            image_roots=roots,
+            database_url=self.database_url or f"sqlite:///{home / 'cellloop.sqlite'}",
+            backend_url=self.backend_url or f"http://{_bracketed(self.host)}:{self.port}",
+        )
+        return self
+
+    @property
+    def files(self) -> Path:
+        """Root of the file store, and Label Studio's local-files document root (images lie in `images/`)."""
+        return self.home / "files"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
