@@ -1,0 +1,220 @@
+"""What an expert's look at a cell is worth, and at an image: every score with every term it is made of.
+
+A cell's doubt is the strongest of four: two classes nearly equal, the two models disagree, they outline it
+differently, or an expert could not decide. Rare classes count more. An image is worth its best cells per second of
+the expert's time; averaging over all of its cells would drown the rare ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.instances import CLASSES, INFECTED_INDEX
+
+DOUBTS: tuple[str, ...] = ("margin", "disagreement", "localisation", "difficult")
+
+
+@dataclass(frozen=True)
+class AcquisitionConfig:
+    """What makes a cell worth an expert's time.
+
+    doubt_floor: doubt up to here counts as none, so that a confident red cell scores 0.
+    rarity_offset, rarity_ap: `a` and `l` of w_c = clip(sqrt(median n / (n_c + a)) * (1 + l * (1 - AP_c))).
+    best_cells: an image counts by its best so many cells.
+    seconds_per_image, seconds_per_cell: the cost of opening an image and of looking at one of its cells.
+    """
+
+    doubt_floor: float = 0.1
+    localisation_weight: float = 0.5
+    rarity_offset: float = 1.0
+    rarity_ap: float = 0.5
+    rarity_range: tuple[float, float] = (0.5, 6.0)
+    best_cells: int = 5
+    seconds_per_image: float = 10.0
+    seconds_per_cell: float = 0.5
+
+
+@dataclass(frozen=True)
+class PoolCells:
+    """N predicted cells of many images, as columns.
+
+    image: (N,) int64, any number that names the image. probabilities: (N, len(CLASSES)) float64, fused.
+    score_all_cells, score_infected: (N,) float64, raw, NaN where that model saw nothing.
+    pair_iou: (N,) float64, NaN unless both saw the cell. disputed: (N,) bool, they name different classes.
+    difficult: (N,) bool, an expert once could not decide.
+    """
+
+    image: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    score_all_cells: NDArray[np.float64]
+    score_infected: NDArray[np.float64]
+    pair_iou: NDArray[np.float64]
+    disputed: NDArray[np.bool_]
+    difficult: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+@dataclass(frozen=True)
+class CellScores:
+    """Columns for N cells: `score` = `doubt` * `weight`; `doubt` follows from the four terms in `doubts`.
+
+    doubts: (N, 4) float64 in the order of DOUBTS. strongest: (N,) int64, index into DOUBTS.
+    """
+
+    score: NDArray[np.float64]
+    doubt: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    doubts: NDArray[np.float64]
+    strongest: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RankedCell:
+    """One cell's score, every term of it, and the reason shown to the expert. index: row in the PoolCells."""
+
+    index: int
+    score: float
+    terms: dict[str, float]
+    reason: str
+
+
+@dataclass(frozen=True)
+class RankedImage:
+    """One image's score = `value` / `seconds`, with every term. best: rows of its best cells, best first."""
+
+    image: int
+    score: float
+    terms: dict[str, float]
+    best: tuple[int, ...] = field(default=())
+
+
+def rarity_weights(
+    counts: Mapping[str, int], config: AcquisitionConfig, ap: Mapping[str, float | None] | None = None
+) -> NDArray[np.float64]:
+    """(len(CLASSES),) float64: how much a cell of each class is worth, from labelled counts and AP so far."""
+    labelled = np.array([counts.get(name, 0) for name in CLASSES], dtype=np.float64)
+    known = [(ap or {}).get(name) for name in CLASSES]
+    missing = np.array([1.0 if value is None else 1.0 - value for value in known])
+    # Median over the classes met so far: with most classes unseen, the median over all would be 0.
+    median = float(np.median(labelled[labelled > 0])) if labelled.any() else 1.0
+    rarity = np.sqrt(median / (labelled + config.rarity_offset))
+    return np.clip(rarity * (1 + config.rarity_ap * missing), *config.rarity_range)
+
+
+def disagreement(cells: PoolCells) -> NDArray[np.float64]:
+    """(N,) float64 in [0, 1]: Jensen-Shannon divergence (in bits) of what the two models say about each cell.
+
+    Each says {what all_cells names, what infected names, anything else}. Undisputed cells carry one name, so both
+    lie on it; the infected model never names a red cell, so on cells that both agree not to be infected only the
+    stages' share of all_cells' answer is compared with the silence of infected.
+    """
+    stages = cells.probabilities[:, INFECTED_INDEX].sum(axis=1)
+    infected = cells.probabilities.argmax(axis=1)
+    is_infected = np.isin(infected, INFECTED_INDEX)
+    said_all = np.clip(np.nan_to_num(cells.score_all_cells), 0, 1)
+    said_infected = np.clip(np.nan_to_num(cells.score_infected), 0, 1)
+    not_infected = ~is_infected & ~cells.disputed
+    said_all = np.where(not_infected, np.minimum(stages, 1.0), said_all)
+    zero = np.zeros(len(cells))
+    ours = np.stack([said_all, zero, 1 - said_all], axis=1)
+    same_name = np.stack([said_infected, zero, 1 - said_infected], axis=1)
+    other_name = np.stack([zero, said_infected, 1 - said_infected], axis=1)
+    theirs = np.where(cells.disputed[:, None], other_name, same_name)
+    middle = (ours + theirs) / 2
+    return np.clip((_divergence(ours, middle) + _divergence(theirs, middle)) / 2, 0.0, 1.0)
+
+
+def _divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Kullback-Leibler divergence of each row, in bits; q is positive wherever p is."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(p > 0, p * np.log2(p / q), 0.0)
+    return terms.sum(axis=1)
+
+
+def score_cells(cells: PoolCells, weights: NDArray[np.float64], config: AcquisitionConfig | None = None) -> CellScores:
+    """Score every cell. weights: (len(CLASSES),) as `rarity_weights` gives them."""
+    config = config or AcquisitionConfig()
+    probabilities = np.nan_to_num(cells.probabilities)
+    top = np.sort(probabilities, axis=1)[:, -2:]
+    doubts = np.stack(
+        [
+            np.clip(1 - (top[:, 1] - top[:, 0]), 0, 1),
+            disagreement(cells),
+            config.localisation_weight * (1 - np.nan_to_num(cells.pair_iou, nan=1.0)),
+            cells.difficult.astype(np.float64),
+        ],
+        axis=1,
+    )
+    strongest = doubts.argmax(axis=1)
+    doubt = np.maximum(doubts.max(axis=1, initial=0.0) - config.doubt_floor, 0) / (1 - config.doubt_floor)
+    weight = probabilities @ weights
+    return CellScores(score=doubt * weight, doubt=doubt, weight=weight, doubts=doubts, strongest=strongest)
+
+
+def rank_cells(cells: PoolCells, scores: CellScores) -> list[RankedCell]:
+    """Cells with a score above 0, best first, with terms and a reason in words. Cells that score 0 are not listed."""
+    order = np.argsort(-scores.score, kind="stable")
+    ranked = []
+    for index in order[: int((scores.score > 0).sum())].tolist():
+        terms = {name: float(scores.doubts[index, column]) for column, name in enumerate(DOUBTS)}
+        terms |= {"doubt": float(scores.doubt[index]), "weight": float(scores.weight[index])}
+        ranked.append(RankedCell(index, float(scores.score[index]), terms, reason(cells, scores, index)))
+    return ranked
+
+
+def reason(cells: PoolCells, scores: CellScores, index: int) -> str:
+    """Why this cell is shown, in one sentence for the expert."""
+    probabilities = cells.probabilities[index]
+    first, second = np.argsort(-probabilities, kind="stable")[:2]
+    strongest = DOUBTS[scores.strongest[index]]
+    if strongest == "difficult":
+        return "An expert could not decide: please read again"
+    if strongest == "localisation":
+        return f"The two models outline it differently (overlap {cells.pair_iou[index]:.2f})"
+    if strongest == "disagreement":
+        heard = [
+            f"{name} {'silent' if np.isnan(score) else f'{score:.2f}'}"
+            for name, score in (
+                ("all_cells", cells.score_all_cells[index]),
+                ("infected", cells.score_infected[index]),
+            )
+        ]
+        return f"The two models disagree: {', '.join(heard)}; together {CLASSES[first]}"
+    if probabilities[second] < 0.1:
+        return f"Perhaps no cell: {CLASSES[first]} only {probabilities[first]:.2f}"
+    return f"{CLASSES[first]} {probabilities[first]:.2f} or {CLASSES[second]} {probabilities[second]:.2f}?"
+
+
+def rank_images(
+    images: Sequence[int],
+    cells: PoolCells,
+    scores: CellScores,
+    config: AcquisitionConfig | None = None,
+    to_review: Mapping[int, int] | None = None,
+) -> list[RankedImage]:
+    """Images by the value of their best cells per second of the expert's time, best first; ties by image number.
+
+    images: the numbers to rank, with or without cells. to_review: how many cells an expert would look at in an
+    image, where that is not all of its predicted cells.
+    """
+    config = config or AcquisitionConfig()
+    order = np.lexsort((np.arange(len(cells)), -scores.score, cells.image))
+    first = np.searchsorted(cells.image[order], images, side="left")
+    last = np.searchsorted(cells.image[order], images, side="right")
+    ranked = []
+    for image, start, end in zip(images, first.tolist(), last.tolist(), strict=True):
+        best = order[start : min(end, start + config.best_cells)]
+        best = best[scores.score[best] > 0]
+        count = int((to_review or {}).get(image, end - start))
+        value = float(np.sort(scores.score[best]).sum())
+        seconds = config.seconds_per_image + config.seconds_per_cell * count
+        terms: dict[str, Any] = {"value": value, "seconds": seconds, "cells": count}
+        ranked.append(RankedImage(int(image), value / seconds, terms, tuple(best.tolist())))
+    return sorted(ranked, key=lambda item: (-item.score, item.image))
