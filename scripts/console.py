@@ -1,0 +1,90 @@
+"""What every command shares: errors in one line, answers for people or programs, progress bars."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+Advance = Callable[[int, int, str], None]
+
+
+def expected(error: BaseException) -> str | None:
+    """The one-line text of an error that a person can mend, or None for one that is a bug of ours.
+
+    Looks only at modules already imported: an error of SQLAlchemy cannot come up before SQLAlchemy is there.
+    """
+    from backend.errors import CellloopError
+    from db.errors import RecordError
+
+    if isinstance(error, CellloopError | RecordError):
+        return _one_line(str(error))
+    if "pydantic" in sys.modules and isinstance(error, sys.modules["pydantic"].ValidationError):
+        faults = [f"CELLLOOP_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors() if fault["loc"]]
+        return _one_line("settings: " + "; ".join(faults)) if error.title == "Settings" else None
+    if "sqlalchemy.exc" in sys.modules:
+        exceptions = sys.modules["sqlalchemy.exc"]
+        if isinstance(error, exceptions.OperationalError):
+            return _one_line(f"database: {error.orig}; check CELLLOOP_DATABASE_URL, then run: cellloop doctor")
+    if isinstance(error, OSError) and error.filename is not None:
+        return _one_line(f"{error.filename}: {error.strerror}")
+    return None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def fail(message: str) -> NoReturn:
+    """Print the message in one line on stderr and leave with exit code 1."""
+    print(f"error: {_one_line(message)}", file=sys.stderr)
+    sys.exit(1)
+
+
+def emit(report: dict[str, Any], as_json: bool) -> None:
+    """Print an answer: JSON for a program, aligned lines for a person. Nested values are indented below their name."""
+    if as_json:
+        print(json.dumps(report, default=str, ensure_ascii=False))
+        return
+    _print_lines(report, "")
+
+
+def _print_lines(report: dict[str, Any], indent: str) -> None:
+    width = max((len(str(name)) for name in report), default=0)
+    for name, value in report.items():
+        if isinstance(value, dict) and value:
+            print(f"{indent}{name}")
+            _print_lines(value, indent + "  ")
+        elif isinstance(value, list | tuple) and value:
+            print(f"{indent}{name}")
+            for entry in value:
+                print(f"{indent}  - {entry}")
+        else:
+            shown = "none" if value is None or value in ([], (), {}) else value
+            print(f"{indent}{name!s:<{width}}  {shown}")
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Advance]:
+    """A progress bar on stderr; call what it yields as `advance(done, total, note)`. Silent when not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    stderr = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as bar:
+        task = bar.add_task(title, total=None, note="")
+
+        def advance(done: int, total: int, note: str = "") -> None:
+            bar.update(task, completed=done, total=total, note=note)
+
+        yield advance

@@ -1,0 +1,35 @@
+"""`cellloop import`: images and their known labels into the record."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scripts import console
+
+
+def import_images(
+    source: Annotated[Path, typer.Argument(help="Folder or zip: BBBC041, IML or COCO (recognised by its files).")],
+    dataset: Annotated[str | None, typer.Option(help="Name kept with each image; default: the format's.")] = None,
+    label_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the training images whose labels come in too.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Chooses which images those are.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Store images once by their sha256, with splits by group; count and list whatever is wrong with the rest.
+
+    Example: cellloop import ~/BBBC041.zip --label-share 0.2
+    """
+    from al_loop.import_images import import_images as import_into
+    from scripts.composition import compose
+
+    house = compose()
+    with console.progress("importing") as advance:
+        report = import_into(
+            house.database, house.store, source, dataset, label_share=label_share, seed=seed, on_progress=advance
+        )
+    console.emit(asdict(report), as_json)
