@@ -22,7 +22,9 @@ def expected(error: BaseException) -> str | None:
     if isinstance(error, CellloopError | RecordError):
         return _one_line(str(error))
     if "pydantic" in sys.modules and isinstance(error, sys.modules["pydantic"].ValidationError):
-        faults = [f"CELLLOOP_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors() if fault["loc"]]
+        faults = [
+            f"CELLLOOP_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors() if fault["loc"]
+        ]
         return _one_line("settings: " + "; ".join(faults)) if error.title == "Settings" else None
     if "sqlalchemy.exc" in sys.modules:
         exceptions = sys.modules["sqlalchemy.exc"]
@@ -70,7 +72,14 @@ def _print_lines(report: dict[str, Any], indent: str) -> None:
 def progress(title: str) -> Iterator[Advance]:
     """A progress bar on stderr; call what it yields as `advance(done, total, note)`. Silent when not a terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     stderr = Console(stderr=True)
     columns = (

@@ -25,11 +25,11 @@ def import_images(
     Example: cellloop import ~/BBBC041.zip --label-share 0.2
     """
     from al_loop.import_images import import_images as import_into
-    from scripts.composition import compose
+    from scripts.composition import open_loop
 
-    house = compose()
+    loop = open_loop()
     with console.progress("importing") as advance:
         report = import_into(
-            house.database, house.store, source, dataset, label_share=label_share, seed=seed, on_progress=advance
+            loop.database, loop.store, source, dataset, label_share=label_share, seed=seed, on_progress=advance
         )
     console.emit(asdict(report), as_json)

@@ -10,19 +10,19 @@ from scripts import console
 
 
 def migrate(
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 1 when a migration is due.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit code 1 when a migration is due.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
     """Create the tables, or bring them up to date. Repeating it changes nothing.
 
     Example: CELLLOOP_DATABASE_URL=postgresql+psycopg://cellloop@localhost/cellloop cellloop migrate
     """
-    from backend.settings import Settings
     from db import migrate as migrations
+    from scripts.composition import read_settings
 
-    settings = Settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
-    url = settings.database_url
+    url = read_settings().database_url
     before = migrations.current(url)
     if not check:
         migrations.upgrade(url)

@@ -1,0 +1,106 @@
+"""scripts/environment.sh with a stand-in Python: when it installs, when it does not, and when it starts afresh."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.house.tree import ROOT
+
+# Answers the version check and the fingerprint like a real Python, "makes" an environment, and logs every pip call.
+PYTHON = """#!/bin/sh
+if [ "$1 $2" = "-m venv" ]; then
+  mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && echo "VIRTUAL_ENV=$3" >"$3/bin/activate" && echo venv >>"$LOG"
+elif [ "$1 $2" = "-m pip" ]; then
+  echo pip >>"$LOG"; exit "${PIP_STATUS:-0}"
+else
+  exec "$REAL" "$@"
+fi
+"""
+
+
+class Checkout:
+    """A folder with the files that environment.sh reads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        (folder / "pyproject.toml").write_text("[project]\n")
+        (folder / "constraints.txt").write_text("a==1\n")
+        python = folder / "python"
+        python.write_text(PYTHON)
+        python.chmod(0o755)
+
+    def make(self, **extra: str) -> tuple[int, list[str], str]:
+        """Run make_environment: its exit status, what it called, and what it printed."""
+        self.log.write_text("")
+        environment = {
+            "PATH": os.environ["PATH"],
+            "CELLLOOP_PYTHON": str(self.folder / "python"),
+            "REAL": sys.executable,
+            "LOG": str(self.log),
+        }
+        command = (
+            f"set -euo pipefail; source {ROOT}/scripts/environment.sh; make_environment .venv constraints.txt thing"
+        )
+        ran = subprocess.run(
+            ["bash", "-c", command], cwd=self.folder, env=environment | extra, capture_output=True, text=True
+        )
+        return ran.returncode, self.log.read_text().split(), ran.stdout + ran.stderr
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+def test_environment_is_made_once(checkout: Checkout) -> None:
+    assert checkout.make()[:2] == (0, ["venv", "pip"])
+    assert checkout.make()[:2] == (0, [])
+
+
+@pytest.mark.parametrize("file", ["constraints.txt", "pyproject.toml"])
+def test_environment_is_brought_up_to_date_in_place(checkout: Checkout, file: str) -> None:
+    checkout.make()
+    (checkout.folder / ".venv/kept").touch()
+    (checkout.folder / file).write_text("changed = 1\n")
+    assert checkout.make()[:2] == (0, ["pip"])
+    assert (checkout.folder / ".venv/kept").exists()
+    assert checkout.make()[:2] == (0, [])
+
+
+def test_interrupted_environment_is_made_again(checkout: Checkout) -> None:
+    status, _, printed = checkout.make(PIP_STATUS="1")
+    assert status == 1
+    assert "run the same command again" in printed
+    (checkout.folder / ".venv/debris").touch()
+    assert checkout.make()[:2] == (0, ["venv", "pip"])
+    assert not (checkout.folder / ".venv/debris").exists()
+
+
+def test_moved_environment_is_made_again(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> None:
+    checkout.make()
+    moved = tmp_path_factory.mktemp("moved") / "checkout"
+    checkout.folder.rename(moved)
+    assert Checkout(moved).make()[:2] == (0, ["venv", "pip"])
+
+
+def test_missing_python_is_said_in_one_line(checkout: Checkout) -> None:
+    fake = checkout.folder / "bin"
+    fake.mkdir()
+    for name in ("python3", "python3.11", "python3.12"):
+        (fake / name).write_text("#!/bin/sh\nexit 1\n")
+        (fake / name).chmod(0o755)
+    status, called, printed = checkout.make(PATH=f"{fake}:{os.environ['PATH']}", CELLLOOP_PYTHON="")
+    assert status == 1
+    assert called == []
+    assert "Python 3.11 or 3.12 is needed" in printed
+
+
+@pytest.mark.parametrize("script", ["scripts/environment.sh", "scripts/test.sh", "scripts/demo.sh", ".ci/run"])
+def test_shell_script_parses(script: str) -> None:
+    assert subprocess.run(["bash", "-n", ROOT / script]).returncode == 0
