@@ -1,0 +1,23 @@
+"""Errors of the record: a small tree of its own, since `db` imports no other package of ours."""
+
+from __future__ import annotations
+
+
+class RecordError(Exception):
+    """Base of every refusal of the record. Its text is shown to users as it is."""
+
+
+class NotFound(RecordError):
+    """A row that was asked for by its id or name does not exist."""
+
+
+class IllegalTransition(RecordError):
+    """A state machine was asked for a step that `db/models.py` does not list."""
+
+
+class AlreadyFrozen(RecordError):
+    """A frozen split was to be replaced by another content."""
+
+
+class UnusableDatabase(RecordError):
+    """A database address that the record cannot live in."""

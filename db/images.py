@@ -1,0 +1,150 @@
+"""Images, their splits, and the imports that brought them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from db.errors import AlreadyFrozen, NotFound
+from db.models import FrozenSplit, Image, Import, Review, ReviewStatus, Split
+
+
+def add_image(
+    session: Session,
+    *,
+    sha256: str,
+    file: str,
+    name: str,
+    width: int,
+    height: int,
+    group: str,
+    split: Split | str,
+    dataset: str,
+) -> tuple[Image, bool]:
+    """The image with this sha256 and whether it is new. An image that is known stays as it is."""
+    known = by_sha256(session, sha256)
+    if known is not None:
+        return known, False
+    image = Image(
+        sha256=sha256,
+        file=file,
+        name=name,
+        width=width,
+        height=height,
+        group=group,
+        split=Split(split),
+        dataset=dataset,
+    )
+    try:
+        with session.begin_nested():
+            session.add(image)
+    except IntegrityError:  # another process stored it a moment ago
+        known = by_sha256(session, sha256)
+        if known is None:
+            raise
+        return known, False
+    return image, True
+
+
+def get(session: Session, image_id: int) -> Image:
+    """The image with this id. Raises NotFound."""
+    image = session.get(Image, image_id)
+    if image is None:
+        raise NotFound(f"expected an image with id {image_id}, found none: import it first")
+    return image
+
+
+def by_sha256(session: Session, sha256: str) -> Image | None:
+    """The image whose file has this sha256."""
+    return session.scalar(select(Image).where(Image.sha256 == sha256))
+
+
+def by_file(session: Session, file: str) -> Image | None:
+    """The image stored at this path of the file store."""
+    return session.scalar(select(Image).where(Image.file == file))
+
+
+def by_ids(session: Session, image_ids: Iterable[int]) -> dict[int, Image]:
+    """The images with these ids; unknown ids are left out."""
+    wanted = sorted(set(image_ids))
+    found: dict[int, Image] = {}
+    for start in range(0, len(wanted), 1000):
+        rows = session.scalars(select(Image).where(Image.id.in_(wanted[start : start + 1000])))
+        found.update((image.id, image) for image in rows)
+    return found
+
+
+def by_split(session: Session, split: Split | str) -> Sequence[Image]:
+    """All images of a split, oldest first."""
+    return session.scalars(select(Image).where(Image.split == Split(split)).order_by(Image.id)).all()
+
+
+def images_with_live_review(statuses: Iterable[ReviewStatus]) -> Select[int]:
+    """A query for the ids of images with a thread whose last review has one of these statuses."""
+    last = select(func.max(Review.id)).group_by(Review.thread)
+    return select(Review.image_id).where(Review.id.in_(last), Review.status.in_(list(statuses)))
+
+
+def pool_query() -> Select[Image]:
+    """Train images nobody has answered: no thread's last review is a submission or a skip."""
+    answered = images_with_live_review([ReviewStatus.submitted, ReviewStatus.skipped])
+    return select(Image).where(Image.split == Split.train, Image.id.not_in(answered)).order_by(Image.id)
+
+
+def pool(session: Session) -> Sequence[Image]:
+    """Train images without a live review, oldest first: what is predicted, ranked and queued."""
+    return session.scalars(pool_query()).all()
+
+
+def lock(session: Session, image_id: int) -> None:
+    """Hold this image's cells and reviews against other writers until the transaction ends.
+
+    SQLite needs nothing: its write transactions exclude each other already.
+    """
+    session.execute(select(Image.id).where(Image.id == image_id).with_for_update(key_share=True))
+
+
+def freeze_split(session: Session, name: str, content: dict[str, Any], sha256: str) -> FrozenSplit:
+    """Freeze a split once. Freezing the same content again changes nothing; another raises AlreadyFrozen."""
+    frozen = frozen_split(session, name)
+    if frozen is None:
+        frozen = FrozenSplit(name=name, sha256=sha256, content=content)
+        session.add(frozen)
+        session.flush()
+    elif frozen.sha256 != sha256:
+        raise AlreadyFrozen(
+            f"split {name!r} was frozen with sha256 {frozen.sha256[:12]}, got {sha256[:12]}: "
+            "a ruler cannot change; freeze the new content under another name"
+        )
+    return frozen
+
+
+def frozen_split(session: Session, name: str) -> FrozenSplit | None:
+    """The frozen split of this name."""
+    return session.scalar(select(FrozenSplit).where(FrozenSplit.name == name))
+
+
+def add_import(session: Session, *, source: str, dataset: str, report: dict[str, Any]) -> Import:
+    """Record one run of the import and what it counted."""
+    row = Import(source=source, dataset=dataset, report=report)
+    session.add(row)
+    session.flush()
+    return row
+
+
+def imports(session: Session) -> Sequence[Import]:
+    """All imports, oldest first."""
+    return session.scalars(select(Import).order_by(Import.id)).all()
+
+
+def counts(session: Session) -> dict[str, int]:
+    """Number of images per split, zeros included, and "pool": train images that wait for an expert."""
+    found = dict(session.execute(select(Image.split, func.count()).group_by(Image.split)).tuples().all())
+    waiting = select(func.count()).select_from(pool_query().subquery())
+    result = {split.value: found.get(split, 0) for split in Split}
+    result["pool"] = session.scalar(waiting) or 0
+    return result

@@ -1,0 +1,53 @@
+"""Bring a database to the schema this code expects, or back."""
+
+from __future__ import annotations
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from db.session import make_engine
+
+
+def _config(url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", "db:migrations")
+    config.set_main_option("file_template", "v%%(year)d_%%(month).2d_%%(day).2d_%%(slug)s")
+    config.attributes["url"] = url  # not a main option: those interpolate "%" in passwords
+    return config
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Migrate up to `revision`, in one transaction. Safe to call from several processes at once."""
+    command.upgrade(_config(url), revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Migrate down to `revision` ("base" for an empty database), in one transaction."""
+    command.downgrade(_config(url), revision)
+
+
+def current(url: str) -> str | None:
+    """The revision the database is at, None when it was never migrated."""
+    engine = make_engine(url)
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+
+
+def head() -> str | None:
+    """The newest revision this code knows."""
+    return ScriptDirectory.from_config(_config("")).get_current_head()
+
+
+def pending(url: str) -> bool:
+    """Whether the database lacks a migration of this code."""
+    return current(url) != head()
+
+
+def write_revision(url: str, message: str) -> None:
+    """Write the next dated migration from the difference between `url` (at head) and the models."""
+    command.revision(_config(url), message=message, autogenerate=True)

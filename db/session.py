@@ -1,0 +1,96 @@
+"""Engines and the one place that commits.
+
+SQLite: a deferred BEGIN that reads and then writes fails with "database is locked" under concurrency, in spite of
+the busy timeout (the snapshot is stale and cannot be upgraded). So every transaction starts with BEGIN IMMEDIATE
+and waits its turn, except those that promise to read only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import Session
+
+from db.errors import UnusableDatabase
+
+BUSY_TIMEOUT_MS = 30_000
+
+
+def _dumps(value: Any) -> str:
+    """JSON for a column. NaN is refused on both engines alike: PostgreSQL could not store it."""
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)
+
+
+def parse_url(url: str) -> URL:
+    """The address with its driver named: SQLite in a file, or PostgreSQL through psycopg. Raises UnusableDatabase."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise UnusableDatabase(
+            f"expected a database address like sqlite:///cellloop.db or postgresql://user@host/name, got {url!r}"
+        ) from None
+    backend = parsed.get_backend_name()
+    if backend in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise UnusableDatabase(f"expected SQLite or PostgreSQL, got {backend!r}: change the database address")
+    if parsed.database in (None, "", ":memory:"):
+        raise UnusableDatabase("expected a SQLite file, got an in-memory database: server and loop must share it")
+    return parsed
+
+
+def _configure_sqlite(engine: Engine, foreign_keys: bool) -> None:
+    @event.listens_for(engine, "connect")
+    def on_connect(dbapi_connection: Any, _record: Any) -> None:
+        dbapi_connection.isolation_level = None  # the driver must not begin transactions by itself
+        cursor = dbapi_connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        read_only = bool(connection.get_execution_options().get("read_only"))
+        connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def make_engine(url: str, *, foreign_keys: bool = True) -> Engine:
+    """An engine for this address. `foreign_keys=False` is for migrations that rebuild SQLite tables."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        engine = create_engine(parsed, json_serializer=_dumps, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+        _configure_sqlite(engine, foreign_keys)
+        return engine
+    return create_engine(parsed, json_serializer=_dumps, pool_pre_ping=True)
+
+
+class Database:
+    """An address and its engine; hands out sessions. Shared by all threads of a process."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engine = make_engine(url)
+        self._reading = self.engine.execution_options(read_only=True, postgresql_readonly=True)
+
+    @contextmanager
+    def session(self, *, read_only: bool = False) -> Iterator[Session]:
+        """One transaction: commits on success, rolls back on an error. Nothing else in the system commits.
+
+        Rows stay readable afterwards. A read-only session never waits for writers and is refused any write.
+        """
+        engine = self._reading if read_only else self.engine
+        with Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def dispose(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()

@@ -1,0 +1,243 @@
+"""Model versions, the pairs that predict, and the decisions about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from db.errors import IllegalTransition, NotFound, RecordError
+from db.models import (
+    VERSION_TRANSITIONS,
+    ModelPair,
+    ModelVersion,
+    Prediction,
+    PromotionDecision,
+    VersionStatus,
+)
+
+
+def add_version(
+    session: Session,
+    *,
+    role: str,
+    weights_sha256: str,
+    config: dict[str, Any],
+    manifest: dict[str, Any],
+    manifest_sha256: str,
+    environment: dict[str, Any],
+) -> ModelVersion:
+    """Record a trained detector as a candidate."""
+    version = ModelVersion(
+        role=role,
+        status=VersionStatus.candidate,
+        weights_sha256=weights_sha256,
+        config=config,
+        manifest=manifest,
+        manifest_sha256=manifest_sha256,
+        environment=environment,
+    )
+    session.add(version)
+    session.flush()
+    return version
+
+
+def get(session: Session, version_id: int) -> ModelVersion:
+    """The version with this id. Raises NotFound."""
+    version = session.get(ModelVersion, version_id)
+    if version is None:
+        raise NotFound(f"expected a model version with id {version_id}, found none: see `cellloop doctor`")
+    return version
+
+
+def versions(session: Session, role: str | None = None) -> Sequence[ModelVersion]:
+    """All versions, oldest first; of one role when given."""
+    query = select(ModelVersion).order_by(ModelVersion.id)
+    return session.scalars(query if role is None else query.where(ModelVersion.role == role)).all()
+
+
+def active(session: Session, role: str) -> ModelVersion | None:
+    """The version of this role that serves."""
+    query = select(ModelVersion).where(ModelVersion.role == role, ModelVersion.status == VersionStatus.active)
+    return session.scalar(query)
+
+
+def _locked(session: Session, version_id: int) -> ModelVersion:
+    """The version, with all versions of its role held against other writers and freshly read."""
+    role = get(session, version_id).role
+    query = select(ModelVersion).where(ModelVersion.role == role).order_by(ModelVersion.id)
+    session.scalars(query.with_for_update(key_share=True).execution_options(populate_existing=True)).all()
+    return get(session, version_id)
+
+
+def _set_status(session: Session, version: ModelVersion, status: VersionStatus) -> None:
+    allowed = VERSION_TRANSITIONS[version.status]
+    if status not in allowed:
+        raise IllegalTransition(
+            f"{version.role} version {version.id} is {version.status.value}: expected a step to "
+            f"{' or '.join(sorted(s.value for s in allowed)) or 'nothing'}, got {status.value}"
+        )
+    version.status = status
+    session.flush()  # one at a time: the engine allows one active version per role at every moment
+
+
+def _decided(session: Session, version_id: int, run_id: int | None, promote: bool) -> PromotionDecision | None:
+    """The decision this run already took about this version: a repeated step must not take it twice."""
+    if run_id is None:
+        return None
+    return session.scalar(
+        select(PromotionDecision).where(
+            PromotionDecision.version_id == version_id,
+            PromotionDecision.run_id == run_id,
+            PromotionDecision.promote == promote,
+        )
+    )
+
+
+def activate(
+    session: Session,
+    version_id: int,
+    *,
+    kind: str,
+    reasons: Sequence[str],
+    evaluation_id: int | None = None,
+    run_id: int | None = None,
+) -> PromotionDecision:
+    """Let this version serve, retire the one that did, and record why. `kind`: gate | first | person | rollback.
+
+    A repeated call for the same run returns its decision. Raises IllegalTransition when it serves already.
+    """
+    version = _locked(session, version_id)
+    decision = _decided(session, version_id, run_id, True)
+    if decision is not None:
+        return decision
+    incumbent = active(session, version.role)
+    if incumbent is not None and incumbent.id != version.id:
+        _set_status(session, incumbent, VersionStatus.retired)
+    _set_status(session, version, VersionStatus.active)
+    decision = PromotionDecision(
+        version_id=version_id,
+        replaced_id=None if incumbent is None else incumbent.id,
+        kind=kind,
+        promote=True,
+        reasons=list(reasons),
+        evaluation_id=evaluation_id,
+        run_id=run_id,
+    )
+    session.add(decision)
+    session.flush()
+    return decision
+
+
+def reject(
+    session: Session,
+    version_id: int,
+    *,
+    reasons: Sequence[str],
+    kind: str = "gate",
+    evaluation_id: int | None = None,
+    run_id: int | None = None,
+) -> PromotionDecision:
+    """Turn a candidate down and record why. A repeated call for the same run returns its decision."""
+    version = _locked(session, version_id)
+    decision = _decided(session, version_id, run_id, False)
+    if decision is not None:
+        return decision
+    _set_status(session, version, VersionStatus.rejected)
+    decision = PromotionDecision(
+        version_id=version_id,
+        kind=kind,
+        promote=False,
+        reasons=list(reasons),
+        evaluation_id=evaluation_id,
+        run_id=run_id,
+    )
+    session.add(decision)
+    session.flush()
+    return decision
+
+
+def decisions(session: Session, version_id: int | None = None) -> Sequence[PromotionDecision]:
+    """All decisions, oldest first; about one version when given."""
+    query = select(PromotionDecision).order_by(PromotionDecision.id)
+    if version_id is not None:
+        query = query.where(PromotionDecision.version_id == version_id)
+    return session.scalars(query).all()
+
+
+def previous(session: Session, role: str) -> ModelVersion | None:
+    """What a rollback would bring back: the version that the active one replaced when it was promoted.
+
+    Rollbacks themselves are not counted as promotions, so a second rollback goes one further back.
+    """
+    serving = active(session, role)
+    if serving is None:
+        return None
+    query = (
+        select(PromotionDecision.replaced_id)
+        .where(
+            PromotionDecision.version_id == serving.id,
+            PromotionDecision.promote.is_(True),
+            PromotionDecision.kind != "rollback",
+        )
+        .order_by(PromotionDecision.id.desc())
+        .limit(1)
+    )
+    replaced = session.scalar(query)
+    return None if replaced is None else get(session, replaced)
+
+
+def pair_of(session: Session, all_cells_id: int, infected_id: int, fusion: dict[str, Any] | None = None) -> ModelPair:
+    """The pair of these two versions, made where there is none.
+
+    A pair keeps the fusion settings it was made with; only one without any, that has predicted nothing yet,
+    takes those given here.
+    """
+    query = select(ModelPair).where(ModelPair.all_cells_id == all_cells_id, ModelPair.infected_id == infected_id)
+    pair = session.scalar(query)
+    if pair is None:
+        for version_id, role in ((all_cells_id, "all_cells"), (infected_id, "infected")):
+            version = get(session, version_id)
+            if version.role != role:
+                raise RecordError(f"expected a version of role {role}, got {version.role} version {version_id}")
+        pair = ModelPair(
+            name=f"cellloop-{all_cells_id}.{infected_id}",
+            all_cells_id=all_cells_id,
+            infected_id=infected_id,
+            fusion=fusion or {},
+        )
+        try:
+            with session.begin_nested():
+                session.add(pair)
+        except IntegrityError:  # another process made it a moment ago
+            pair = session.scalars(query).one()
+    if fusion and not pair.fusion:
+        used = session.scalar(select(Prediction.id).where(Prediction.pair_id == pair.id).limit(1))
+        if used is None:
+            pair.fusion = fusion
+            session.flush()
+    return pair
+
+
+def active_pair(session: Session, fusion: dict[str, Any] | None = None) -> ModelPair | None:
+    """The pair of the two serving versions; None until both roles have one."""
+    all_cells, infected = active(session, "all_cells"), active(session, "infected")
+    if all_cells is None or infected is None:
+        return None
+    return pair_of(session, all_cells.id, infected.id, fusion)
+
+
+def pair(session: Session, pair_id: int) -> ModelPair:
+    """The pair with this id. Raises NotFound."""
+    found = session.get(ModelPair, pair_id)
+    if found is None:
+        raise NotFound(f"expected a model pair with id {pair_id}, found none")
+    return found
+
+
+def pair_by_name(session: Session, name: str) -> ModelPair | None:
+    """The pair with this name: Label Studio's model_version."""
+    return session.scalar(select(ModelPair).where(ModelPair.name == name))

@@ -1,0 +1,146 @@
+"""Fixtures shared by every room: databases on both engines, and real smears where there are some."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from db.migrate import upgrade
+from db.session import Database, make_engine
+
+pytest_plugins = [name for name in ("tests.label_studio_fixture",) if importlib.util.find_spec(name) is not None]
+
+
+def _postgres_tools() -> Path | None:
+    """The folder with initdb and pg_ctl: on the PATH, or where Debian keeps the newest version."""
+    found = shutil.which("initdb")
+    if found is not None:
+        return Path(found).resolve().parent
+    versions = Path("/usr/lib/postgresql").glob("*/bin/initdb")
+    newest = sorted(versions, key=lambda path: int(path.parent.parent.name.split(".")[0]))
+    return newest[-1].parent if newest else None
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """Address of a real PostgreSQL server of our own, reachable through a socket in its own folder."""
+    tools = _postgres_tools()
+    if tools is None:
+        pytest.skip("no PostgreSQL server here: expected initdb on the PATH or in /usr/lib/postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="cellloop-pg-"))
+    as_root = os.geteuid() == 0  # PostgreSQL refuses to run as root
+    if as_root:
+        shutil.chown(folder, "postgres")
+
+    def run(*command: str) -> None:
+        prefix = ["runuser", "-u", "postgres", "--"] if as_root else []
+        done = subprocess.run(
+            [*prefix, *command], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"{command[0]} failed: {done.stdout}")
+
+    data, log = folder / "data", folder / "log"
+    settings = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off -c full_page_writes=off"
+    try:
+        run(str(tools / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8",
+            "--locale=C", "--no-sync")  # fmt: skip
+        run(str(tools / "pg_ctl"), "-D", str(data), "-l", str(log), "-w", "-o", settings, "start")
+        try:
+            yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
+        finally:
+            run(str(tools / "pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def new_postgres_database(postgres_url: str) -> Iterator[Callable[..., str]]:
+    """A function that creates an empty PostgreSQL database, or a copy of `template`, and gives its address."""
+    numbers = itertools.count(1)
+    engine = make_engine(postgres_url)
+    administrator = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def create(template: str = "template0") -> str:
+        name = f"cellloop_{next(numbers)}"
+        with administrator.connect() as connection:
+            connection.execute(text(f'CREATE DATABASE {name} TEMPLATE "{template}"'))
+        return postgres_url.replace("/postgres?", f"/{name}?")
+
+    yield create
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def _migrated_postgres(new_postgres_database: Callable[..., str]) -> str:
+    """Name of a migrated PostgreSQL database, to be copied."""
+    url = new_postgres_database()
+    upgrade(url)
+    return url.split("?")[0].rsplit("/", 1)[1]
+
+
+@pytest.fixture(scope="session")
+def _migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied."""
+    file = tmp_path_factory.mktemp("sqlite") / "migrated.db"
+    upgrade(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def sqlite_url(_migrated_sqlite: Path, tmp_path: Path) -> str:
+    """Address of a fresh migrated SQLite database."""
+    return f"sqlite:///{shutil.copy(_migrated_sqlite, tmp_path / 'cellloop.db')}"
+
+
+@pytest.fixture
+def sqlite_database(sqlite_url: str) -> Iterator[Database]:
+    """A fresh migrated database on SQLite."""
+    database = Database(sqlite_url)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Address of a fresh migrated database, once per engine."""
+    if request.param == "sqlite":
+        return str(request.getfixturevalue("sqlite_url"))
+    template = request.getfixturevalue("_migrated_postgres")
+    return str(request.getfixturevalue("new_postgres_database")(template))
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A fresh migrated database, once per engine."""
+    database = Database(database_url)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Address of a database that was never migrated, once per engine."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'empty.db'}"
+    return str(request.getfixturevalue("new_postgres_database")())
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real smears: CELLLOOP_DATA, else ../shared/data beside the repository; skips without it."""
+    repository = Path(__file__).resolve().parent.parent
+    root = Path(os.environ.get("CELLLOOP_DATA") or repository.parent / "shared" / "data")
+    if not (root / "bbbc041").is_dir():
+        pytest.skip(f"no real smears in {root}: set CELLLOOP_DATA to a folder with bbbc041/ and iml/")
+    return root
