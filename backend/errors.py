@@ -46,6 +46,14 @@ class WeightsCorrupt(CellloopError):
     """A weight file does not have the sha256 its row promises, or not the tensors its configuration needs."""
 
 
+class WeightsUnavailable(CellloopError):
+    """Pre-trained weights would have to be downloaded, and the network does not allow it."""
+
+
+class StoredFileCorrupt(CellloopError):
+    """A file in the store is missing, or its bytes are not the ones its sha256 names."""
+
+
 class NotEnoughData(CellloopError):
     """Training or evaluation was asked for on an empty or unusable selection."""
 

@@ -1,0 +1,58 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from backend.errors import StoredFileCorrupt
+from backend.store import FileStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    return FileStore(tmp_path / "files")
+
+
+def test_a_file_is_stored_once_under_its_hash(store: FileStore, tmp_path: Path) -> None:
+    source = tmp_path / "Field 7.PNG"
+    source.write_bytes(b"pixels")
+    sha256 = hashlib.sha256(b"pixels").hexdigest()
+    first, again = store.put_file("images", source), store.put_bytes("images", b"pixels", ".png")
+    assert first == again == (sha256, f"images/{sha256[:2]}/{sha256}.png")
+    assert [path.name for path in store.root.rglob("*") if path.is_file()] == [f"{sha256}.png"]
+    assert store.read(first.file, sha256) == b"pixels"
+    assert store.verify(first.file, sha256) == store.path(first.file)
+
+
+def test_changed_and_missing_files_are_noticed_and_storing_again_heals(store: FileStore) -> None:
+    stored = store.put_bytes("weights", b"tensors", ".safetensors")
+    store.path(stored.file).write_bytes(b"tampered")
+    for read in (store.verify, store.read):
+        with pytest.raises(StoredFileCorrupt, match="expected sha256"):
+            read(stored.file, stored.sha256)
+    store.put_bytes("weights", b"tensors", ".safetensors")
+    assert store.read(stored.file, stored.sha256) == b"tensors"
+    store.path(stored.file).unlink()
+    with pytest.raises(StoredFileCorrupt, match="missing"):
+        store.read(stored.file, stored.sha256)
+
+
+@pytest.mark.parametrize("file", ["../secret", "images/../../secret", "/etc/passwd"])
+def test_no_path_leaves_the_store(store: FileStore, file: str) -> None:
+    with pytest.raises(ValueError, match="inside the store"):
+        store.path(file)
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("../x", ".png"), ("images", "png"), ("images", ".p/g"), ("", "")])
+def test_odd_kinds_and_suffixes_are_refused(store: FileStore, kind: str, suffix: str) -> None:
+    with pytest.raises(ValueError, match="expected a kind"):
+        store.put_bytes(kind, b"x", suffix)
+
+
+def test_a_failed_write_leaves_nothing_behind(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space"):
+        store.put_bytes("images", b"pixels", ".png")
+    assert [path for path in store.root.rglob("*") if path.is_file()] == []
