@@ -68,3 +68,7 @@ class PortInUse(CellloopError):
 
 class CredentialsUnusable(CellloopError):
     """The file of secrets can be read by others, or is damaged."""
+
+
+class DatabaseNotMigrated(CellloopError):
+    """The database lacks tables of this version, or has those of another one."""
