@@ -1,0 +1,147 @@
+"""What crosses the border to Label Studio as JSON: ML-backend calls, webhooks, tasks and annotations.
+
+Fields we do not use are ignored, so that a newer Label Studio that sends more keeps working.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# Label Studio's uncertainty sampling serves the lowest prediction score first.
+UNRANKED_SCORE = 1.0
+
+ANNOTATION_ACTIONS: tuple[str, ...] = (
+    "ANNOTATION_CREATED",  # submit, or skip (was_cancelled)
+    "ANNOTATION_UPDATED",
+    "ANNOTATIONS_CREATED",  # predictions turned into annotations: `annotation` and `task` are lists
+    "ANNOTATIONS_DELETED",
+)
+START_TRAINING = "START_TRAINING"
+
+
+def priority_to_score(score: float) -> float:
+    """Label Studio's prediction score of an image of this priority (>= 0, highest first): 1 / (1 + priority).
+
+    In (0, 1], so that it reads as a confidence, and strictly falling, so that "lowest score first" is our order.
+    """
+    if not score >= 0:
+        raise ValueError(f"priority: expected a number >= 0, got {score!r}")
+    return 1.0 / (1.0 + score)
+
+
+class Message(BaseModel):
+    """Base of everything Label Studio sends."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+
+
+# --- calls to an ML backend --------------------------------------------------------------------------------
+
+
+class SetupRequest(Message):
+    """POST /setup. project: "<id>.<unix time of creation>". label_config: sent as `schema`. No field is relied upon.
+
+    The body also holds the access token of the project's creator: not read, not kept.
+    """
+
+    project: str = ""
+    label_config: str = Field("", alias="schema")
+    hostname: str = ""
+
+    @property
+    def project_id(self) -> int | None:
+        """The project's id, None when the field does not hold one."""
+        return project_id(self.project)
+
+
+class PredictTask(Message):
+    """A task to predict. data: as imported, e.g. {"image": "/data/local-files/?d=images/ab/x.png"}."""
+
+    id: int | None = None
+    data: dict[str, Any]
+
+
+class PredictParams(Message):
+    """context: the regions on the screen when the expert asked for help; None in batch calls."""
+
+    context: dict[str, Any] | None = None
+
+
+class PredictRequest(Message):
+    """POST /predict: one task when it is opened, all selected ones (1,500 in one body) by "Retrieve predictions"."""
+
+    tasks: list[PredictTask]
+    project: str = ""
+    label_config: str = ""
+    params: PredictParams = PredictParams()
+
+    @property
+    def project_id(self) -> int | None:
+        """The project's id, None when the field does not hold one."""
+        return project_id(self.project)
+
+
+def project_id(text: str) -> int | None:
+    """The id in Label Studio's "<id>.<unix time>"."""
+    head = text.partition(".")[0]
+    return int(head) if head.isdigit() else None
+
+
+# --- tasks and annotations ---------------------------------------------------------------------------------
+
+
+class Annotation(Message):
+    """An annotation as polling and webhooks give it. completed_by: a user's id. lead_time: seconds at work.
+
+    Deleting a prediction sets `parent_prediction` of its annotations to None, so it must be read before.
+    """
+
+    id: int
+    task: int | None = None
+    completed_by: int | None = None
+    result: list[Any] = []
+    was_cancelled: bool = False
+    ground_truth: bool = False
+    lead_time: float | None = None
+    parent_prediction: int | None = None
+    created_at: datetime
+    updated_at: datetime
+
+
+class Prediction(Message):
+    """A prediction as Label Studio holds it."""
+
+    id: int
+    task: int | None = None
+    model_version: str | None = None
+    score: float | None = None
+    result: list[Any] = []
+
+
+class Task(Message):
+    """A task with its annotations, skipped ones included. `predictions` only where they were asked for."""
+
+    id: int
+    data: dict[str, Any] = {}
+    updated_at: datetime | None = None
+    annotations: list[Annotation] = []
+    predictions: list[Prediction] = []
+
+
+class _ProjectRef(Message):
+    id: int
+
+
+class WebhookEvent(Message):
+    """POST /webhook. Only a wake-up: what happened is read by polling, for a lost call is never repeated.
+
+    annotation: one object, a list (ANNOTATIONS_CREATED), or a list of ids (ANNOTATIONS_DELETED).
+    """
+
+    action: str
+    project: _ProjectRef | None = None
+    annotation: Any = None
+    annotations: Any = None
