@@ -27,7 +27,7 @@ from al_loop.render_cells import (
     slide_look,
 )
 from backend.instances import CLASS_INDEX, DIFFICULT, Instances, Rle
-from backend.masks import encode
+from backend.masks import encode_crop
 
 STAGE_SHARES = {"trophozoite": 0.4, "ring": 0.3, "schizont": 0.15, "gametocyte": 0.15}
 OVERLAP_SHARE = 0.15  # cells that may lie on a neighbour
@@ -147,13 +147,12 @@ def _draw_at(
     grid, view, rows, columns = _patch(density, x, y, radius)
     depth = outline_depth(grid, outline(rng, kind, look))
     view += draw_cell(rng, kind, grid, depth, look)[rows, columns]
-    mask = np.zeros(density.shape[:2], dtype=bool)
-    left, top = int(x) - (grid.u.shape[1] - 1) // 2, int(y) - (grid.u.shape[0] - 1) // 2
+    left = int(x) - grid.u.shape[1] // 2 + columns.start
+    top = int(y) - grid.u.shape[0] // 2 + rows.start
     inside = depth[rows, columns] > 0
-    mask[top + rows.start : top + rows.stop, left + columns.start : left + columns.stop] = inside
     seen_y, seen_x = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    x1, y1 = left + columns.start + int(seen_x[0]), top + rows.start + int(seen_y[0])
-    return encode(mask), (x1, y1, x1 + int(seen_x[-1] - seen_x[0]) + 1, y1 + int(seen_y[-1] - seen_y[0]) + 1)
+    x1, y1, x2, y2 = left + int(seen_x[0]), top + int(seen_y[0]), left + int(seen_x[-1]), top + int(seen_y[-1])
+    return encode_crop(inside, (left, top), (density.shape[0], density.shape[1])), (x1, y1, x2 + 1, y2 + 1)
 
 
 def _draw_debris(rng: np.random.Generator, density: NDArray[np.float32], radius: float, look: Look) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from backend.instances import DIFFICULT, INFECTED
 
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating[Any]]
 Random = np.random.Generator
 
 PATCH_RADII = 1.7  # half side of a patch: a crenated or tear-shaped cell reaches at most 1.65 radii
@@ -98,7 +99,8 @@ class Grid:
     def texture(self, rng: Random, grains: int) -> Plane:
         """Smooth noise of unit variance with `grains` bumps across the patch."""
         coarse = rng.standard_normal((grains, grains)).astype(np.float32)
-        return cv2.resize(coarse, self.u.shape[::-1], interpolation=cv2.INTER_CUBIC)
+        side_y, side_x = self.u.shape
+        return np.asarray(cv2.resize(coarse, (side_x, side_y), interpolation=cv2.INTER_CUBIC))
 
 
 def make_grid(x: float, y: float, radius: float, left: int, top: int, side: int) -> Grid:

@@ -1,0 +1,165 @@
+"""COCO detection files: {images, annotations, categories}, boxes as x, y, w, h, masks as polygons or RLE.
+
+An image may name its slide ("slide" or "group"), which keeps the fields of one slide in one split. A crowd
+annotation is an area nobody counted: it becomes "difficult", which training ignores.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from faster_coco_eval.core import mask as coco_mask
+
+from al_loop.formats.opener import ImageIndex, Opener
+from al_loop.formats.records import (
+    Problem,
+    SourceImage,
+    SourceObject,
+    as_list,
+    canonical_label,
+    official_split,
+    read_box,
+    read_size,
+)
+from backend.instances import DIFFICULT, Rle
+from backend.masks import bounding_box
+
+
+def matches(document: Any) -> bool:
+    """Whether a parsed .json file looks like this format."""
+    return isinstance(document, dict) and isinstance(document.get("images"), list) and "annotations" in document
+
+
+def read(documents: dict[str, Any], opener: Opener) -> list[SourceImage]:
+    """Every image of every annotation file, in order."""
+    index = ImageIndex(opener)
+    found: list[SourceImage] = []
+    for name, document in sorted(documents.items()):
+        if matches(document):
+            found += _read_document(document, name, opener, index)
+    return found
+
+
+def _read_document(document: dict[str, Any], annotation: str, opener: Opener, index: ImageIndex) -> list[SourceImage]:
+    categories = {
+        c["id"]: c.get("name") for c in as_list(document.get("categories")) if isinstance(c, dict) and "id" in c
+    }
+    by_image: dict[Any, list[dict[str, Any]]] = {}
+    for thing in as_list(document["annotations"]):
+        if isinstance(thing, dict) and isinstance(thing.get("image_id"), (int, str)):
+            by_image.setdefault(thing["image_id"], []).append(thing)
+    return [
+        _read_image(image, by_image, categories, annotation, opener, index) for image in as_list(document["images"])
+    ]
+
+
+def _read_image(
+    image: Any,
+    by_image: dict[Any, list[dict[str, Any]]],
+    categories: dict[Any, Any],
+    annotation: str,
+    opener: Opener,
+    index: ImageIndex,
+) -> SourceImage:
+    file_name = image.get("file_name") if isinstance(image, dict) else None
+    if not isinstance(file_name, str) or not file_name:
+        return SourceImage("", None, opener, problems=(Problem("unnamed image", f"{annotation}: {str(image)[:80]}"),))
+    name = file_name.replace("\\", "/").rsplit("/", 1)[-1]
+    width, height = read_size(image.get("width")), read_size(image.get("height"))
+    objects: list[SourceObject] = []
+    problems: list[Problem] = []
+    for thing in by_image.get(image.get("id"), []):
+        label = DIFFICULT if thing.get("iscrowd") == 1 else canonical_label(categories.get(thing.get("category_id")))
+        if label is None:
+            category = categories.get(thing.get("category_id"), f"category {thing.get('category_id')}")
+            problems.append(Problem("unknown category", str(category)[:80]))
+            continue
+        mask = None
+        if thing.get("segmentation"):
+            mask = read_mask(thing["segmentation"], (height, width)) if height and width else None
+            if mask is None:
+                problems.append(Problem("unreadable mask", f"{name}: {label}"))
+        box = _read_box(thing.get("bbox"), mask)
+        if box is None:
+            problems.append(Problem("unreadable box", f"{name}: {str(thing.get('bbox'))[:80]}"))
+        else:
+            objects.append(SourceObject(label, box, mask))
+    group = image.get("slide") or image.get("group")
+    return SourceImage(
+        name=name,
+        file=index.find(annotation, file_name),
+        opener=opener,
+        width=width,
+        height=height,
+        group=str(group)[:200] if group else None,
+        official_split=official_split(annotation),
+        objects=tuple(objects),
+        problems=tuple(problems),
+    )
+
+
+def _read_box(bbox: Any, mask: Rle | None) -> tuple[float, float, float, float] | None:
+    """xyxy px from x, y, w, h, or from the mask where there is no box."""
+    if bbox is None and mask is not None:
+        x1, y1, x2, y2 = (float(value) for value in bounding_box(mask))
+        return x1, y1, x2, y2
+    numbers = read_box(bbox)
+    if numbers is None:
+        return None
+    x, y, w, h = numbers
+    return x, y, x + w, y + h
+
+
+def read_mask(segmentation: Any, size: tuple[int, int]) -> Rle | None:
+    """COCO RLE of an image of `size` (h, w) px from polygons or RLE; None when it cannot be understood or is empty."""
+    if isinstance(segmentation, list):
+        polygons = [_polygon(points) for points in segmentation]
+        if not polygons or any(points is None for points in polygons):
+            return None
+        mask = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
+    elif isinstance(segmentation, dict) and segmentation.get("size") == list(size):
+        counts = segmentation.get("counts")
+        if isinstance(counts, str):
+            counts = read_counts(counts)
+        if not isinstance(counts, list) or not all(type(c) is int and c >= 0 for c in counts):
+            return None
+        if sum(counts) != size[0] * size[1]:  # the decoder writes as many pixels as the counts say
+            return None
+        mask = coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)
+    else:
+        return None
+    return mask if coco_mask.area(mask) > 0 else None
+
+
+def _polygon(points: Any) -> list[float] | None:
+    if not isinstance(points, list) or len(points) < 6 or len(points) % 2:
+        return None
+    try:
+        array = np.asarray(points, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    return array.tolist() if array.ndim == 1 and np.isfinite(array).all() and np.abs(array).max() < 1e6 else None
+
+
+def read_counts(text: str) -> list[int] | None:
+    """Run lengths of a compressed COCO RLE, or None when the text is none.
+
+    Six bits per character from "0" on, the last bit saying whether more follow; from the fourth run on, differences
+    to the run two before.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    return counts if not shift else None

@@ -1,0 +1,204 @@
+"""What every annotation format is read into, and the rules all of them share: categories, boxes, problems.
+
+A bad record never stops a reading: it is counted under a problem's name, and the rest goes in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, BinaryIO
+
+from al_loop.formats.opener import Opener
+from backend.instances import CLASSES, DIFFICULT, Rle
+
+MIN_SIDE_PX = 2.0
+PROBLEMS: dict[str, str] = {
+    "missing image": "the annotation file names an image that is not there",
+    "unnamed image": "a record names no image",
+    "checksum mismatch": "the image's md5 is not the one its record gives",
+    "unreadable image": "the file is not an image that can be read safely",
+    "size mismatch": "the image is not as large as its record says, so its boxes cannot be trusted; left out",
+    "duplicate image": "the same image occurs twice in the source",
+    "unknown category": "a category nobody knows; the box is left out",
+    "unreadable box": "a box without four finite numbers",
+    "degenerate box": "a box less than 2 px wide or high inside the image; left out",
+    "box outside the image": "a box reached outside the image and was clipped",
+    "unreadable mask": "a segmentation that cannot be understood; the box is kept",
+}
+
+# Names seen in the wild, lower case and single spaces, for our classes and "difficult".
+_ALIASES: dict[str, str] = {
+    "rbc": "red blood cell",
+    "red cell": "red blood cell",
+    "erythrocyte": "red blood cell",
+    "uninfected": "red blood cell",
+    "healthy": "red blood cell",
+    "normal": "red blood cell",
+    "wbc": "leukocyte",
+    "white blood cell": "leukocyte",
+    "leucocyte": "leukocyte",
+    "ring stage": "ring",
+    "early trophozoite": "ring",
+    "troph": "trophozoite",
+    "late trophozoite": "trophozoite",
+    "gamet": "gametocyte",
+    "ignore": DIFFICULT,
+    "uncertain": DIFFICULT,
+}
+_KNOWN = {*CLASSES, DIFFICULT}
+
+
+def canonical_label(category: object) -> str | None:
+    """Our name for a category as a file spells it, or None when nobody knows it."""
+    if not isinstance(category, str):
+        return None
+    name = " ".join(category.lower().replace("_", " ").replace("-", " ").split())
+    for candidate in (name, _ALIASES.get(name), _singular(name), _ALIASES.get(_singular(name))):
+        if candidate in _KNOWN:
+            return candidate
+    return None
+
+
+def _singular(name: str) -> str:
+    return name[:-1] if name.endswith("s") else name
+
+
+@dataclass(frozen=True)
+class SourceObject:
+    """One cell of a source. label: a class or "difficult"; box: xyxy px as written; mask: COCO RLE of the image."""
+
+    label: str
+    box: tuple[float, float, float, float]
+    mask: Rle | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something left out or mended: what kind, and which image or category it concerns."""
+
+    kind: str  # a key of PROBLEMS
+    detail: str
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One image of a source with its objects; nothing of it is decoded yet.
+
+    file: name within the source, None when the image is not there. name: the image's own file name.
+    width, height: as the record says, None when it does not. md5: as the record says. group: slide, or None.
+    official_split: train | validation | test, or None. problems: what was wrong with this record.
+    """
+
+    name: str
+    file: str | None
+    opener: Opener = field(repr=False, compare=False)
+    width: int | None = None
+    height: int | None = None
+    md5: str | None = None
+    group: str | None = None
+    official_split: str | None = None
+    objects: tuple[SourceObject, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """The image file's bytes. Only for images that are there (`file` is not None)."""
+        if self.file is None:
+            raise FileNotFoundError(f"{self.name}: expected the image in the source, it is not there")
+        with self.opener.open(self.file) as handle:
+            yield handle
+
+    def sha256(self) -> str:
+        """sha256 of the image file, hex."""
+        with self.open() as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()  # type: ignore[arg-type]  # every opener's can
+
+    def usable_objects(self, width: int, height: int) -> tuple[list[SourceObject], list[Problem]]:
+        """Objects with their boxes clipped to the image (px), and what had to be clipped or left out."""
+        kept: list[SourceObject] = []
+        problems: list[Problem] = []
+        for thing in self.objects:
+            box, changed = clip_box(thing.box, width, height)
+            if box is None:
+                problems.append(Problem("degenerate box", f"{self.name}: {thing.label} {thing.box}"))
+                continue
+            if changed:
+                problems.append(Problem("box outside the image", f"{self.name}: {thing.label} {thing.box}"))
+            kept.append(replace(thing, box=box))
+        return kept, problems
+
+
+def read_box(values: object) -> tuple[float, float, float, float] | None:
+    """Four finite floats from a sequence of numbers or numeric strings, or None."""
+    if not isinstance(values, (list, tuple)) or len(values) != 4:
+        return None
+    try:
+        a, b, c, d = (float(v) for v in values)
+    except (TypeError, ValueError):
+        return None
+    if not all(abs(n) < 1e7 for n in (a, b, c, d)):  # also refuses NaN and infinities
+        return None
+    return a, b, c, d
+
+
+def read_size(value: object) -> int | None:
+    """A positive whole number of pixels, or None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**6 else None
+
+
+def official_split(annotation: str) -> str | None:
+    """The split an annotation file's name promises: test.json, valid/_annotations.json, instances_train2017.json."""
+    words = re.findall("[a-z]+", annotation.lower())
+    for split, names in (("test", {"test"}), ("validation", {"val", "valid", "validation"})):
+        if names & set(words):
+            return split
+    return "train" if {"train", "training"} & set(words) else None
+
+
+def read_objects(
+    image_name: str, things: list[Any], read_object: Callable[[dict[str, Any]], tuple[object, object]]
+) -> tuple[tuple[SourceObject, ...], tuple[Problem, ...]]:
+    """Objects of one record and what was wrong with the others.
+
+    read_object gives (category, four numbers xyxy) as written, and may raise KeyError, TypeError or IndexError.
+    """
+    objects: list[SourceObject] = []
+    problems: list[Problem] = []
+    for thing in things:
+        try:
+            category, corners = read_object(thing)
+        except (KeyError, TypeError, IndexError, AttributeError):
+            problems.append(Problem("unreadable box", f"{image_name}: {str(thing)[:80]}"))
+            continue
+        label, box = canonical_label(category), read_box(corners)
+        if label is None:
+            problems.append(Problem("unknown category", str(category)[:80]))
+        elif box is None:
+            problems.append(Problem("unreadable box", f"{image_name}: {str(corners)[:80]}"))
+        else:
+            objects.append(SourceObject(label, box))
+    return tuple(objects), tuple(problems)
+
+
+def clip_box(
+    box: tuple[float, float, float, float], width: int, height: int
+) -> tuple[tuple[float, float, float, float] | None, bool]:
+    """(box clipped to the image, whether clipping changed it by more than half a pixel).
+
+    The box is None when less than 2 px of it are inside.
+    """
+    x1, y1, x2, y2 = box
+    clipped = (max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2))
+    changed = max(abs(a - b) for a, b in zip(box, clipped, strict=True)) > 0.5
+    if clipped[2] - clipped[0] < MIN_SIDE_PX or clipped[3] - clipped[1] < MIN_SIDE_PX:
+        return None, changed
+    return clipped, changed
+
+
+def as_list(value: Any) -> list[Any]:
+    """The value when it is a list, else an empty one: a record without objects is an image without cells."""
+    return value if isinstance(value, list) else []

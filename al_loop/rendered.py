@@ -1,0 +1,78 @@
+"""Write rendered smears as a COCO data set, so that they come in through the same door as real ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from al_loop.formats.detect import RENDERED
+from al_loop.render import render_smear
+from backend.instances import CLASSES, DIFFICULT
+from backend.masks import area
+
+CATEGORIES = (*CLASSES, DIFFICULT)
+FIELDS_PER_SLIDE = 4
+
+
+def write_coco_folder(
+    out: Path,
+    count: int,
+    seed: int = 0,
+    *,
+    size: tuple[int, int] = (480, 640),
+    cells: int = 40,
+    infected: float = 0.15,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Render `count` fields of `size` (h, w) px into out/images and write out/annotations.json; gives `out`.
+
+    FIELDS_PER_SLIDE fields share a slide: its stain, light and focus, and later its split. on_progress(done, total).
+    The same arguments write the same bytes.
+    """
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for index in range(count):
+        slide = seed * 10_000 + index // FIELDS_PER_SLIDE
+        smear = render_smear(seed * 10_000 + index, size, cells, infected=infected, slide_seed=slide)
+        name = f"field-{seed:03d}-{index:05d}.png"
+        if not cv2.imwrite(str(out / "images" / name), smear.image[..., ::-1]):
+            raise OSError(f"expected to write {out / 'images' / name}, but could not; is the disk full?")
+        height, width = size
+        images.append(
+            {"id": index + 1, "file_name": name, "width": width, "height": height, "slide": f"slide-{slide:07d}"}
+        )
+        for row, rle in enumerate(smear.cells.masks):
+            segmentation = {"size": list(size), "counts": rle["counts"].decode("ascii")}
+            annotations.append(
+                _annotation(len(annotations) + 1, index + 1, smear.cells.class_names()[row], smear.cells.boxes[row])
+                | {"segmentation": segmentation, "area": area(rle)}
+            )
+        for box in smear.difficult:
+            annotations.append(_annotation(len(annotations) + 1, index + 1, DIFFICULT, box))
+        if on_progress is not None:
+            on_progress(index + 1, count)
+    document = {
+        "info": {"description": "rendered Giemsa-like smears", "dataset": RENDERED, "seed": seed},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for number, name in enumerate(CATEGORIES, start=1)],
+    }
+    (out / "annotations.json").write_text(json.dumps(document))
+    return out
+
+
+def _annotation(number: int, image: int, label: str, box: Any) -> dict[str, Any]:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": CATEGORIES.index(label) + 1,
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "area": (x2 - x1) * (y2 - y1),
+        "iscrowd": 0,
+    }
