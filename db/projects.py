@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.errors import NotFound, RecordError
-from db.models import Project, Push, Task, now
+from db.models import ModelPair, Prediction, Project, Push, Task, now
 
 
 def upsert_project(session: Session, *, url: str, ls_project_id: int, title: str, label_config: str) -> Project:
@@ -102,6 +102,17 @@ def mark_pushed(
     task.pushed_ls_prediction_id = ls_prediction_id
     task.pushed_score = None if score is None else float(score)
     session.flush()
+
+
+def pushed_pair(session: Session, ls_prediction_id: int) -> str | None:
+    """Name of the pair whose prediction we last pushed under this Label Studio id; None for an older or foreign one."""
+    query = (
+        select(ModelPair.name)
+        .join(Prediction, Prediction.pair_id == ModelPair.id)
+        .join(Task, Task.pushed_prediction_id == Prediction.id)
+        .where(Task.pushed_ls_prediction_id == ls_prediction_id)
+    )
+    return session.scalar(query)
 
 
 def mark_deleted(session: Session, task_ids: Iterable[int]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -94,6 +94,16 @@ def live_threads(session: Session, ls_project_id: int | None = None) -> dict[str
 def live_reviews(session: Session, image_id: int) -> Sequence[Review]:
     """The last state of every thread of an image that is not withdrawn, oldest first."""
     query = _last_states().where(Review.image_id == image_id, Review.status != ReviewStatus.withdrawn)
+    return session.scalars(query).all()
+
+
+def live_of_tasks(session: Session, ls_project_id: int, ls_task_ids: Collection[int]) -> Sequence[Review]:
+    """The last state of every thread of these Label Studio tasks that is not withdrawn, oldest first."""
+    query = _last_states().where(
+        Review.ls_project_id == ls_project_id,
+        Review.ls_task_id.in_(list(ls_task_ids)),
+        Review.status != ReviewStatus.withdrawn,
+    )
     return session.scalars(query).all()
 
 

@@ -222,6 +222,11 @@ def pair_of(session: Session, all_cells_id: int, infected_id: int, fusion: dict[
     return pair
 
 
+def pair_named(session: Session, name: str) -> ModelPair | None:
+    """The pair with this name, which is Label Studio's model_version; None for somebody else's."""
+    return session.scalar(select(ModelPair).where(ModelPair.name == name))
+
+
 def active_pair(session: Session, fusion: dict[str, Any] | None = None) -> ModelPair | None:
     """The pair of the two serving versions; None until both roles have one."""
     all_cells, infected = active(session, "all_cells"), active(session, "infected")

@@ -1,0 +1,35 @@
+"""What every stage of the loop works with: one installation's settings, record, files and Label Studio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.credentials import Credentials
+from backend.label_studio.client import LabelStudio
+from backend.settings import Settings
+from backend.store import FileStore
+from db.session import Database
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One installation. Built once per process by the command line; stages receive it, none reads the environment."""
+
+    settings: Settings
+    database: Database
+    store: FileStore
+    credentials: Credentials
+
+    @property
+    def label_studio_token(self) -> str:
+        """The token from the environment, or else the generated one."""
+        return self.settings.label_studio_token or self.credentials.label_studio_token
+
+    def label_studio(self) -> LabelStudio:
+        """A client for the Label Studio we serve."""
+        return LabelStudio(self.settings.label_studio_url, self.label_studio_token)
+
+    def run_folder(self, run_id: int) -> Path:
+        """Where a training run keeps its checkpoints until its weights are in the store."""
+        return self.settings.home / "runs" / str(run_id)

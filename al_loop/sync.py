@@ -1,0 +1,114 @@
+"""Reviews come back: what Label Studio holds becomes append-only reviews and label revisions in SQL.
+
+Label Studio's webhook is one POST with a 1 s time-out and no retry, so it only wakes us. The truth is read by
+polling tasks by `updated_at`, with an overlapping window, and comparing: an annotation whose content is known adds
+nothing, so a sync may run twice, at once, or after any crash. Annotations that are gone (deleted, or turned back
+into a draft) are withdrawn; so are those of deleted tasks, which a sweep of all task ids finds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+
+from sqlalchemy.orm import Session
+
+from al_loop.context import Loop
+from al_loop.record_review import Source, SyncReport, record_review, withdraw
+from backend.label_studio.client import LabelStudio
+from backend.label_studio.label_config import LabelConfig, parse
+from backend.label_studio.protocol import Task
+from db import images, projects, reviews
+from db.models import Project
+
+log = logging.getLogger("cellloop.sync")
+
+# Tasks changed this long before the cursor are read again: Label Studio stamps a task before it commits it.
+OVERLAP = timedelta(seconds=60)
+
+
+def sync(loop: Loop, label_studio: LabelStudio, project: Project, *, sweep: bool = True) -> SyncReport:
+    """Read everything that changed in this project since the last sync into SQL.
+
+    sweep: also look for tasks deleted in Label Studio, which needs the ids of all of them. The cursor moves only
+    after everything before it is committed. Raises LabelStudioUnavailable, LabelStudioRefused.
+    """
+    report = SyncReport()
+    config = parse(project.label_config)
+    since = project.synced_until - OVERLAP if project.synced_until else None
+    changed = label_studio.tasks_since(project.ls_project_id, since)
+    emails = label_studio.user_emails() if any(task.annotations for task in changed) else {}
+    for task in changed:
+        pair_names = _answered_pairs(loop, label_studio, task)
+        with loop.database.session() as session:
+            _sync_task(session, project, config, task, emails, pair_names, report)
+    living = set(label_studio.task_ids(project.ls_project_id)) if sweep else None
+    stamps = [task.updated_at for task in changed if task.updated_at]
+    with loop.database.session() as session:
+        if living is not None:
+            _withdraw_deleted_tasks(session, project, living, report)
+        if stamps:
+            projects.set_cursor(session, project.id, max(stamps))
+    for problem in report.problems:
+        log.warning("a region was left out of the labels (its review is kept whole): %s", problem)
+    return report
+
+
+def _answered_pairs(loop: Loop, label_studio: LabelStudio, task: Task) -> dict[int, str]:
+    """Pair name by Label Studio prediction id, for the predictions that this task's annotations answer.
+
+    Predictions of earlier pairs stay in Label Studio and may still be submitted; it is asked about those.
+    """
+    found: dict[int, str] = {}
+    for parent in {a.parent_prediction for a in task.annotations if a.parent_prediction is not None}:
+        with loop.database.session(read_only=True) as session:
+            name = projects.pushed_pair(session, parent)
+        if name is None:
+            prediction = label_studio.prediction(parent)
+            name = prediction.model_version if prediction is not None else None
+        if name is not None:
+            found[parent] = name
+    return found
+
+
+def _sync_task(
+    session: Session,
+    project: Project,
+    config: LabelConfig,
+    task: Task,
+    emails: Mapping[int, str],
+    pair_names: Mapping[int, str],
+    report: SyncReport,
+) -> None:
+    known = projects.task_of(session, project.id, ls_task_id=task.id)
+    if known is None:
+        return  # a task of an image we do not know
+    report.tasks += 1
+    images.lock(session, known.image_id)
+    image = images.get(session, known.image_id)
+    present = set()
+    for annotation in task.annotations:
+        user = annotation.completed_by or 0
+        source = Source(
+            project=project,
+            config=config,
+            image=image,
+            ls_task_id=task.id,
+            expert=emails.get(user, f"user {user}"),
+            pair_name=pair_names.get(annotation.parent_prediction or 0),
+        )
+        present.add(record_review(session, source, annotation, report))
+    for last in reviews.live_of_tasks(session, project.ls_project_id, [task.id]):
+        if last.thread not in present:
+            withdraw(session, last, report)
+
+
+def _withdraw_deleted_tasks(session: Session, project: Project, living: set[int], report: SyncReport) -> None:
+    gone = [task for task in projects.tasks(session, project.id) if task.ls_task_id not in living]
+    if not gone:
+        return
+    projects.mark_deleted(session, [task.id for task in gone])
+    for last in reviews.live_of_tasks(session, project.ls_project_id, [task.ls_task_id for task in gone]):
+        withdraw(session, last, report)
+    log.warning("%d tasks were deleted in Label Studio: their labels are withdrawn, their history stays", len(gone))
