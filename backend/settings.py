@@ -19,25 +19,25 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CELLLOOP_", frozen=True, extra="forbid")
 
-    home: Path = Field(Path(".cellloop"), description="folder of the database, the file store and the secrets")
-    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite inside home")
+    home: Path = Field(default=Path(".cellloop"), description="folder of the database, the file store and the secrets")
+    database_url: str = Field(default="", description="SQLAlchemy URL; empty: SQLite inside home")
 
-    host: str = Field("127.0.0.1", description="address the backend listens on; loopback unless told otherwise")
-    port: int = Field(9090, ge=1, le=65535)
-    device: str = Field("auto", description="auto | cpu | cuda | mps")
+    host: str = Field(default="127.0.0.1", description="address the backend listens on; loopback unless told otherwise")
+    port: int = Field(default=9090, ge=1, le=65535)
+    device: str = Field(default="auto", description="auto | cpu | cuda | mps")
 
-    label_studio_url: str = Field("http://127.0.0.1:8080", description="Label Studio as we reach it")
-    label_studio_token: str | None = Field(None, repr=False, description="overrides the generated token")
-    label_studio_project: str = Field("cellloop", description="title of the project we serve")
-    backend_url: str = Field("", description="this backend as Label Studio reaches it; empty: host and port")
+    label_studio_url: str = Field(default="http://127.0.0.1:8080", description="Label Studio as we reach it")
+    label_studio_token: str | None = Field(default=None, repr=False, description="overrides the generated token")
+    label_studio_project: str = Field(default="cellloop", description="title of the project we serve")
+    backend_url: str = Field(default="", description="this backend as Label Studio reaches it; empty: host and port")
 
     # Folders whose images a task may name by a local-files path, besides the file store.
     image_roots: Annotated[tuple[Path, ...], NoDecode] = ()
 
     # Label Studio gives a whole /predict call 100 s; an expert who opens a task waits for all of it.
-    predict_budget_s: float = Field(20.0, ge=0, le=80, description="time one /predict may spend detecting")
-    max_body_bytes: int = Field(32 * 1024 * 1024, gt=0, description="1,500 tasks are a body of 768 kB")
-    max_image_bytes: int = Field(64 * 1024 * 1024, gt=0, description="largest image fetched from Label Studio")
+    predict_budget_s: float = Field(default=20.0, ge=0, le=80, description="time one /predict may spend detecting")
+    max_body_bytes: int = Field(default=128 * 1024 * 1024, gt=0, description="tasks come with their annotations inside")
+    max_image_bytes: int = Field(default=64 * 1024 * 1024, gt=0, description="largest image fetched from Label Studio")
 
     @field_validator("image_roots", mode="before")
     @classmethod

@@ -1,0 +1,67 @@
+"""The server's composition root: reads the settings once and hands every route its collaborators."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from backend.api import errors, health, predict, status, webhook
+from backend.api.deps import Server
+from backend.api.limits import BodyLimit
+from backend.api.task_images import TaskImages
+from backend.credentials import load_credentials
+from backend.errors import DatabaseNotMigrated
+from backend.label_studio.uploads import LabelStudioUploads
+from backend.serving import PairCache, PairLoader
+from backend.settings import Settings
+from backend.store import FileStore
+from db.migrate import pending
+from db.session import Database
+
+
+def create_app(settings: Settings | None = None, *, loader: PairLoader | None = None) -> FastAPI:
+    """The backend as an ASGI application.
+
+    settings: default from the environment. loader: how a pair's row becomes detectors, default from our files.
+
+    Raises DatabaseNotMigrated, and CredentialsUnusable. Loads no model: a server starts in about a second.
+    """
+    settings = settings or Settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.database_url)
+    if pending(settings.database_url):
+        shown = database.engine.url.render_as_string(hide_password=True)
+        raise DatabaseNotMigrated(f"{shown}: expected today's tables, got older ones or none; run: cellloop migrate")
+    credentials = load_credentials(settings.home)
+    store = FileStore(settings.files)
+    token = settings.label_studio_token or credentials.label_studio_token
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        database.dispose()
+
+    # No /docs: the protocol is Label Studio's, and an open schema page is one more thing to guard.
+    app = FastAPI(title="cellloop", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.state.server = Server(
+        settings=settings,
+        credentials=credentials,
+        database=database,
+        store=store,
+        pairs=PairCache(database, store, settings.device, loader),
+        images=TaskImages(
+            database,
+            store,
+            roots=settings.image_roots,
+            label_studio_url=settings.label_studio_url,
+            uploads=LabelStudioUploads(settings.label_studio_url, token),
+            max_bytes=settings.max_image_bytes,
+        ),
+    )
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    errors.install(app)
+    for module in (health, predict, webhook, status):
+        app.include_router(module.router)
+    return app

@@ -1,0 +1,38 @@
+"""What every route works with, built once by `create_app`."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from backend.api.task_images import TaskImages
+from backend.credentials import Credentials
+from backend.serving import PairCache
+from backend.settings import Settings
+from backend.store import FileStore
+from db.session import Database
+
+
+@dataclass(frozen=True)
+class Server:
+    """The server's collaborators; shared by all threads, so each of them is thread-safe."""
+
+    settings: Settings
+    credentials: Credentials
+    database: Database
+    store: FileStore
+    pairs: PairCache
+    images: TaskImages
+    detecting: threading.Lock = field(default_factory=threading.Lock)  # one request detects, others wait for it
+
+
+async def server_of(request: Request) -> Server:
+    """The running server. A coroutine on purpose: FastAPI would send a plain function to the thread pool."""
+    server: Server = request.app.state.server
+    return server
+
+
+ServerDep = Annotated[Server, Depends(server_of)]

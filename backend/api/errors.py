@@ -1,0 +1,88 @@
+"""The one place where errors get HTTP status codes. Clients see one line of text, never a traceback."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException
+
+from backend import errors
+from db import errors as record_errors
+
+log = logging.getLogger(__name__)
+
+
+class Unauthorized(errors.CellloopError):
+    """A request without the secret its route asks for."""
+
+
+class BodyTooLarge(errors.CellloopError):
+    """A request body over the limit."""
+
+
+class MalformedRequest(errors.CellloopError):
+    """A request body that is not what the protocol says."""
+
+
+# The nearest class in an error's ancestry decides; what is not listed is our own fault: 500.
+STATUS: dict[type[Exception], int] = {
+    MalformedRequest: 400,
+    Unauthorized: 401,
+    errors.ImageOutsideRoots: 403,
+    record_errors.NotFound: 404,
+    record_errors.IllegalTransition: 409,
+    BodyTooLarge: 413,
+    errors.ImageRefused: 422,
+    errors.UnusableLabelConfig: 422,
+    errors.UnusableAnnotations: 422,
+    errors.LabelStudioRefused: 502,
+    errors.LabelStudioUnavailable: 502,
+    errors.NoTrainedModel: 503,
+}
+
+
+def status_of(error: Exception) -> int:
+    """HTTP status code of an expected error."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+def error_response(error: Exception) -> JSONResponse:
+    """The reply to an expected error: its text, in one line."""
+    headers = {"WWW-Authenticate": 'Basic realm="cellloop"'} if isinstance(error, Unauthorized) else None
+    return JSONResponse({"error": str(error)}, status_of(error), headers)
+
+
+def install(app: FastAPI) -> None:
+    """Teach the app every answer above."""
+
+    @app.exception_handler(errors.CellloopError)
+    @app.exception_handler(record_errors.RecordError)
+    def expected(request: Request, error: Exception) -> JSONResponse:
+        log.warning("%s %s refused: %s", request.method, request.url.path, error)
+        return error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        # Where and what, without the input itself: it may be a whole project, or a password.
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        log.warning("%s %s: %s: %s", request.method, request.url.path, place, first["msg"])
+        return JSONResponse({"error": f"{place}: {first['msg']}"}, 422)
+
+    @app.exception_handler(HTTPException)
+    def http(_request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+    @app.exception_handler(DBAPIError)
+    def record(request: Request, error: DBAPIError) -> JSONResponse:
+        log.error("%s %s: the database failed: %s", request.method, request.url.path, error.orig)
+        return JSONResponse({"error": "the database does not answer; see the backend's log"}, 503)
+
+    @app.exception_handler(Exception)
+    def unexpected(request: Request, _error: Exception) -> JSONResponse:
+        # Starlette re-raises after this reply, so the server's log gets the traceback and the client does not.
+        return JSONResponse({"error": f"{request.url.path} failed; see the backend's log"}, 500)

@@ -1,0 +1,177 @@
+"""What the server answers with, for many images in a handful of statements.
+
+Label Studio asks for up to thousands of tasks in one request; a query per image would be a query too many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sqlalchemy import and_, func, select
+from sqlalchemy.orm import Session, aliased
+
+from db.models import (
+    Cell,
+    Image,
+    ItemStatus,
+    ModelPair,
+    ModelVersion,
+    PredictedCell,
+    Prediction,
+    Project,
+    RankedCell,
+    Ranking,
+    ReviewItem,
+    Task,
+    VersionStatus,
+)
+
+T = TypeVar("T")
+
+CHUNK = 500  # bound parameters of one statement; SQLite's old limit is 999
+
+
+@dataclass(frozen=True)
+class ServingPair:
+    """The active versions and how they are fused; `name` is Label Studio's model_version."""
+
+    id: int
+    name: str
+    all_cells_id: int
+    all_cells_sha256: str
+    infected_id: int
+    infected_sha256: str
+    fusion: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredCell:
+    """One predicted cell as an expert will see it. box: xyxy px. reason: why it is worth a look, "" if unranked."""
+
+    key: str
+    box: tuple[float, float, float, float]
+    label: str
+    score: float
+    reason: str
+    mask: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One image's stored prediction by one pair. priority: of its pending review item, 0 without one."""
+
+    image_id: int
+    prediction_id: int
+    priority: float
+    cells: list[AnsweredCell] = field(default_factory=list)
+
+
+def serving_pair(session: Session) -> ServingPair | None:
+    """The pair of the two active versions, None when a role has none active or no row names the pair yet."""
+    all_cells, infected = aliased(ModelVersion), aliased(ModelVersion)
+    row = session.execute(
+        select(ModelPair, all_cells.weights_sha256, infected.weights_sha256)
+        .join(all_cells, all_cells.id == ModelPair.all_cells_id)
+        .join(infected, infected.id == ModelPair.infected_id)
+        .where(
+            all_cells.role == "all_cells",
+            all_cells.status == VersionStatus.active,
+            infected.role == "infected",
+            infected.status == VersionStatus.active,
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    pair, all_cells_sha256, infected_sha256 = row
+    return ServingPair(
+        id=pair.id,
+        name=pair.name,
+        all_cells_id=pair.all_cells_id,
+        all_cells_sha256=all_cells_sha256,
+        infected_id=pair.infected_id,
+        infected_sha256=infected_sha256,
+        fusion=pair.fusion,
+    )
+
+
+def answers(session: Session, pair_id: int, image_ids: Sequence[int]) -> dict[int, Answer]:
+    """Stored predictions of this pair by image id, with the reasons of its latest ranking; others are absent."""
+    ranking_id = session.scalar(select(func.max(Ranking.id)).where(Ranking.pair_id == pair_id))
+    found: dict[int, Answer] = {}
+    for chunk in _chunks(sorted(set(image_ids))):
+        answered = _headers(session, pair_id, chunk)
+        found |= {answer.image_id: answer for answer in answered.values()}
+        _add_cells(session, answered, ranking_id)
+    return found
+
+
+def _headers(session: Session, pair_id: int, image_ids: Sequence[int]) -> dict[int, Answer]:
+    rows = session.execute(
+        select(Prediction.id, Prediction.image_id, ReviewItem.score)
+        .outerjoin(
+            ReviewItem,
+            and_(ReviewItem.image_id == Prediction.image_id, ReviewItem.status == ItemStatus.pending),
+        )
+        .where(Prediction.pair_id == pair_id, Prediction.image_id.in_(image_ids))
+    )
+    return {
+        prediction_id: Answer(image_id, prediction_id, score if score is not None else 0.0)
+        for prediction_id, image_id, score in rows
+    }
+
+
+def _add_cells(session: Session, answered: dict[int, Answer], ranking_id: int | None) -> None:
+    # Columns, not entities: 150,000 mapped objects for one request would cost more than everything else.
+    rows = session.execute(
+        select(
+            PredictedCell.prediction_id,
+            Cell.key,
+            PredictedCell.x1,
+            PredictedCell.y1,
+            PredictedCell.x2,
+            PredictedCell.y2,
+            PredictedCell.label,
+            PredictedCell.score,
+            RankedCell.reason,
+            PredictedCell.mask,
+        )
+        .join(Cell, Cell.id == PredictedCell.cell_id)
+        .outerjoin(
+            RankedCell,
+            and_(RankedCell.predicted_cell_id == PredictedCell.id, RankedCell.ranking_id == ranking_id),
+        )
+        .where(PredictedCell.prediction_id.in_(list(answered)))
+        .order_by(PredictedCell.id)
+    )
+    for prediction_id, key, x1, y1, x2, y2, label, score, reason, mask in rows:
+        answered[prediction_id].cells.append(AnsweredCell(key, (x1, y1, x2, y2), label, score, reason or "", mask))
+
+
+def images_by_sha256(session: Session, hashes: Sequence[str]) -> dict[str, Image]:
+    """Images by the sha256 of their file; unknown hashes are absent."""
+    found: dict[str, Image] = {}
+    for chunk in _chunks(sorted(set(hashes))):
+        images = session.scalars(select(Image).where(Image.sha256.in_(chunk)))
+        found |= {image.sha256: image for image in images}
+    return found
+
+
+def images_of_tasks(session: Session, url: str, ls_project_id: int, ls_task_ids: Sequence[int]) -> dict[int, Image]:
+    """Images by Label Studio task id, for the tasks of this project that we know."""
+    found: dict[int, Image] = {}
+    for chunk in _chunks(sorted(set(ls_task_ids))):
+        rows = session.execute(
+            select(Task.ls_task_id, Image)
+            .join(Project, Project.id == Task.project_id)
+            .join(Image, Image.id == Task.image_id)
+            .where(Project.url == url, Project.ls_project_id == ls_project_id, Task.ls_task_id.in_(chunk))
+        )
+        found |= {ls_task_id: image for ls_task_id, image in rows}
+    return found
+
+
+def _chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(values), CHUNK):
+        yield values[start : start + CHUNK]
