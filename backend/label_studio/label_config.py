@@ -65,17 +65,22 @@ class LabelControl:
 class LabelConfig:
     """A usable configuration: the image it shows and the controls on it.
 
-    to_name: name of the image tag. value: key of the image in a task's data. controls: at least one of kind
+    to_name: name of the image tag. value_key: key of the image in a task's data. controls: at least one of kind
     rectangle, ellipse or polygon has a label for every class.
     """
 
     to_name: str
-    value: str
+    value_key: str
     controls: tuple[LabelControl, ...]
 
     def control(self, kind: Kind) -> LabelControl | None:
         """The control of this kind that carries all classes, None when there is none."""
         return next((c for c in self.controls if c.kind == kind and not missing_classes(c)), None)
+
+    @property
+    def wants_masks(self) -> bool:
+        """Whether cells with an outline are drawn by it, so that detecting masks is worth its time."""
+        return self.best(has_mask=True).kind == "polygon"
 
     def control_named(self, from_name: str) -> LabelControl | None:
         """The control of this name, whatever labels it has."""
@@ -130,8 +135,8 @@ def parse(xml: str) -> LabelConfig:
         for tag in root.iter()
         if tag.tag.casefold() in TAGS
     ]
-    for to_name, value in images.items():
-        config = LabelConfig(to_name, value, tuple(control for target, control in controls if target == to_name))
+    for to_name, value_key in images.items():
+        config = LabelConfig(to_name, value_key, tuple(control for target, control in controls if target == to_name))
         if any(config.control(kind) is not None for kind in PREFERENCE):
             return config
     raise UnusableLabelConfig(_complaint(control for _, control in controls))

@@ -131,17 +131,40 @@ class Task(Message):
     predictions: list[Prediction] = []
 
 
-class _ProjectRef(Message):
+class User(Message):
+    """A user of Label Studio."""
+
     id: int
+    email: str
 
 
-class WebhookEvent(Message):
-    """POST /webhook. Only a wake-up: what happened is read by polling, for a lost call is never repeated.
+class Project(Message):
+    """A project. model_version: whose predictions are shown and ordered by."""
 
-    annotation: one object, a list (ANNOTATIONS_CREATED), or a list of ids (ANNOTATIONS_DELETED).
+    id: int
+    title: str
+    label_config: str = ""
+    model_version: str | None = None
+    sampling: str | None = None
+    show_collab_predictions: bool | None = None
+
+
+def wake_up(payload: dict[str, Any]) -> dict[str, Any]:
+    """What is worth keeping of a webhook's body: {"project": id, "tasks": ids, "annotations": ids}.
+
+    The whole body repeats the regions, which polling reads for certain, and the project's invitation token.
+    `annotation` is one object, or a list of objects (ANNOTATIONS_CREATED), or of ids (ANNOTATIONS_DELETED).
     """
+    return {
+        "project": next(iter(_ids(payload.get("project"))), None),
+        "tasks": _ids(payload.get("task")),
+        "annotations": _ids(payload.get("annotation")) + _ids(payload.get("annotations")),
+    }
 
-    action: str
-    project: _ProjectRef | None = None
-    annotation: Any = None
-    annotations: Any = None
+
+def _ids(value: Any) -> list[int]:
+    if isinstance(value, list):
+        return [number for item in value for number in _ids(item)]
+    if isinstance(value, dict):
+        value = value.get("id")
+    return [value] if isinstance(value, int) and not isinstance(value, bool) else []

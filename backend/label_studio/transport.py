@@ -80,6 +80,22 @@ class Transport:
                 f"is this address really Label Studio's?"
             ) from None
 
+    def get(self, path: str, **params: Any) -> Any:
+        """Answer to a GET with these query parameters."""
+        return self.request("GET", path, params=params)
+
+    def post(self, path: str, body: Any) -> Any:
+        """Answer to a POST of this JSON."""
+        return self.request("POST", path, body=body)
+
+    def patch(self, path: str, body: Any) -> Any:
+        """Answer to a PATCH with this JSON."""
+        return self.request("PATCH", path, body=body)
+
+    def delete(self, path: str) -> None:
+        """DELETE; what is gone already is fine."""
+        self.request("DELETE", path, none_on_404=True)
+
     def _send(self, method: str, path: str, params: Any, body: Any, authorization: str) -> httpx.Response:
         headers = {"Authorization": authorization} if authorization else {}
         try:
