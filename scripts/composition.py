@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 from al_loop.context import Loop
 from backend.credentials import load_credentials
+from backend.errors import DatabaseNotMigrated
 from backend.settings import Settings
 from backend.store import FileStore
-from db.errors import UnusableDatabase
 from db.migrate import pending
 from db.session import Database
 
@@ -19,10 +22,17 @@ def read_settings() -> Settings:
 
 
 def open_loop() -> Loop:
-    """Settings, record, file store and secrets. Raises UnusableDatabase when the tables are not the current ones."""
+    """Settings, record, file store and secrets. Raises DatabaseNotMigrated when the tables are not the current ones."""
     settings = read_settings()
     database = Database(settings.database_url)
     if pending(settings.database_url):
         shown = database.engine.url.render_as_string(hide_password=True)
-        raise UnusableDatabase(f"{shown}: expected today's tables, got older ones or none; run: cellloop migrate")
+        raise DatabaseNotMigrated(f"{shown}: expected today's tables, got older ones or none; run: cellloop migrate")
     return Loop(settings, database, FileStore(settings.files), load_credentials(settings.home))
+
+
+def label_studio_program() -> Path | None:
+    """Label Studio's executable: of `.venv-label-studio` beside the sources, else of the PATH, else None."""
+    beside = Path(__file__).resolve().parents[1] / ".venv-label-studio" / "bin" / "label-studio"
+    found = str(beside) if beside.is_file() else shutil.which("label-studio")
+    return Path(found) if found else None

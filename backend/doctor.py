@@ -1,0 +1,59 @@
+"""`cellloop doctor`: what is missing or misconfigured, and how to mend it. Looks only; changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from backend import doctor_label_studio, doctor_machine, doctor_record
+from backend.credentials import Credentials, credentials_file, load_credentials
+from backend.errors import CredentialsUnusable
+from backend.findings import Finding
+from backend.settings import Settings
+from backend.store import FileStore
+from db import projects
+from db.session import Database
+
+
+def diagnose(settings: Settings, label_studio_program: Path | None = None) -> Iterator[Finding]:
+    """Every finding about this installation, the most basic first; what rests on something broken is not asked.
+
+    label_studio_program: Label Studio's executable as this machine would start it, None when it is started elsewhere.
+    """
+    credentials = _credentials(settings.home)
+    yield doctor_machine.check_python()
+    yield doctor_machine.check_torch(settings.device)
+    yield doctor_machine.check_home(settings.home)
+    yield doctor_machine.check_credentials(settings.home)
+    yield doctor_machine.check_port(settings, credentials)
+    yield doctor_machine.check_exposure(settings)
+    found = doctor_record.check_database(settings)
+    yield found
+    project_ids: list[int] = []
+    if found.state != "broken":
+        database = Database(settings.database_url)
+        try:
+            yield from _record(settings, database)
+            with database.session(read_only=True) as session:
+                known = projects.projects(session)
+            project_ids = [p.ls_project_id for p in known if p.url == settings.label_studio_url]
+        finally:
+            database.dispose()
+    yield from doctor_label_studio.check(settings, credentials, label_studio_program, project_ids)
+
+
+def _record(settings: Settings, database: Database) -> Iterator[Finding]:
+    store = FileStore(settings.files)
+    yield doctor_record.check_images(database, store)
+    yield from doctor_record.check_models(database, store)
+    yield doctor_record.check_projects(database, settings)
+
+
+def _credentials(home: Path) -> Credentials | None:
+    """The secrets when there are usable ones: the doctor makes none, and reports unusable ones elsewhere."""
+    if not credentials_file(home).exists():
+        return None
+    try:
+        return load_credentials(home)
+    except CredentialsUnusable:
+        return None

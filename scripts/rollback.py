@@ -1,0 +1,30 @@
+"""`cellloop rollback`: the version before serves again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from scripts import console
+from scripts.options import Role
+
+
+def rollback(
+    role: Annotated[Role, typer.Option(help="Which of the two detectors.")] = Role.infected,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "rolled back by a person",
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Let the version serve again that the active one replaced. Repeating it goes one further back.
+
+    Example: cellloop rollback --role infected
+    """
+    from db import versions
+    from scripts.composition import open_loop
+
+    with open_loop().database.session() as session:
+        before = versions.previous(session, role.value)
+        if before is None:
+            console.fail(f"{role.value}: expected a version that the active one replaced, found none; nothing changed")
+        decision = versions.activate(session, before.id, kind="rollback", reasons=[reason])
+    console.emit({"role": role.value, "active": before.id, "replaced": decision.replaced_id}, as_json)

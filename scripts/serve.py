@@ -1,0 +1,27 @@
+"""`cellloop serve`: the ML backend that Label Studio calls."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default CELLLOOP_HOST, loopback.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; default CELLLOOP_PORT, 9090.")] = None,
+) -> None:
+    """Answer Label Studio from SQL until Ctrl-C. A new active model is served without a restart.
+
+    Example: cellloop serve --port 9090
+    """
+    import uvicorn
+
+    from backend.api.app import create_app
+    from backend.ports import require_free_port
+    from scripts.composition import read_settings
+
+    settings = read_settings()
+    host, port = host or settings.host, port or settings.port
+    require_free_port(host, port)
+    uvicorn.run(create_app(settings), host=host, port=port, log_level="warning")
