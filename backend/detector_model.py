@@ -1,0 +1,313 @@
+"""torchvision's Mask R-CNN, changed where cells in a smear differ from objects in a photograph.
+
+* One box per cell with its whole class distribution, instead of one box per class: rare stages share one box
+  regression and one mask with the thousands of red cells, and "ring .5, trophozoite .4" stays visible.
+* Regions where the truth is unknown (an expert wrote "difficult", a cell cut by the border) are nobody's negatives.
+* The mask head runs only when masks are asked for, and masks are not pasted here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNN
+from torchvision.models.detection.roi_heads import RoIHeads, project_masks_on_boxes
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import boxes as box_ops
+
+Target = dict[str, Tensor]
+
+IGNORED = -1  # torchvision's samplers draw neither positives nor negatives from this label
+LARGEST_CELL_PX = 112.0  # at short side 640, 99.5 % of all cells measured are smaller
+MASK_SAMPLES = 32  # cells per image that train the mask head: round outlines are learned quickly, and it is slow
+
+
+class TruthRules(NamedTuple):
+    """Where "no label" does not mean "no cell". border: px from the edge of the image; negative: nowhere."""
+
+    ignore_share: float = 0.5
+    border: float = 2.0
+
+
+def _intersections(a: Tensor, b: Tensor) -> Tensor:
+    """(N, M) areas in px² that boxes a (N, 4) share with boxes b (M, 4)."""
+    low = torch.maximum(a[:, None, :2], b[None, :, :2])
+    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    return (high - low).clamp(min=0).prod(dim=2)
+
+
+def unknown_truth(boxes: Tensor, target: Target, size: tuple[int, int], rules: TruthRules) -> Tensor:
+    """(N,) bool: boxes (N, 4) px of which nobody can say that there is no cell, in an image of `size` (h, w).
+
+    Either one of the target's "ignore_boxes" (M, 4) covers `rules.ignore_share` of the box or has IoU 0.3 with it; or
+    the box is where a cell cut by the edge may be, for those are mostly unlabelled: within `rules.border` px of the
+    edge, no larger than a cell, and not just a bad cut-out of a labelled cell.
+    """
+    height, width = size
+    x1, y1, x2, y2 = boxes.unbind(1)
+    at_edge = torch.minimum(torch.minimum(x1, width - x2), torch.minimum(y1, height - y2)) <= rules.border
+    unknown = at_edge & (torch.maximum(x2 - x1, y2 - y1) <= LARGEST_CELL_PX)
+    truths = target["boxes"].to(boxes)
+    if len(truths):
+        shares = _intersections(boxes, truths) / box_ops.box_area(truths).clamp(min=1e-6)
+        unknown &= (shares < 0.25).all(dim=1)
+    ignore = target.get("ignore_boxes")
+    if ignore is not None and len(ignore):
+        ignore = ignore.to(boxes)
+        inter = _intersections(boxes, ignore)
+        areas = box_ops.box_area(boxes)[:, None].clamp(min=1e-6)
+        similar = inter >= 0.3 * (areas + box_ops.box_area(ignore)[None, :] - inter)
+        unknown |= ((inter >= rules.ignore_share * areas) | similar).any(dim=1)
+    return unknown
+
+
+class Unresized(GeneralizedRCNNTransform):
+    """Normalises and batches, but never resizes: images come at the detector's own size (see `resize_image`)."""
+
+    def resize(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
+        return image, target
+
+    def postprocess(
+        self, result: list[Target], image_shapes: list[tuple[int, int]], original_image_sizes: list[tuple[int, int]]
+    ) -> list[Target]:
+        return result
+
+
+class CellProposals(RegionProposalNetwork):
+    """Region proposals that do not learn "no cell" where the truth is unknown."""
+
+    rules = TruthRules()
+
+    def forward(
+        self, images: ImageList, features: dict[str, Tensor], targets: list[Target] | None = None
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        if targets is not None:
+            pairs = zip(targets, images.image_sizes, strict=True)
+            targets = [target | {"size": torch.tensor(size)} for target, size in pairs]
+        return super().forward(images, features, targets)
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[Target]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        labels, matched = super().assign_targets_to_anchors(anchors, targets)
+        for index, (boxes, target) in enumerate(zip(anchors, targets, strict=True)):
+            size = (int(target["size"][0]), int(target["size"][1]))
+            unknown = unknown_truth(boxes, target, size, self.rules)
+            labels[index] = torch.where(unknown & (labels[index] == 0), float(IGNORED), labels[index])
+        return labels, matched
+
+
+class CellHeads(RoIHeads):
+    """Classifies proposals, refines one box each, and answers with one class distribution per cell.
+
+    Detections per image: boxes (N, 4), probabilities (N, K) of the K classes (the rest to 1 is background),
+    scores (N,) = 1 - background, labels (N,) in 1..K, and masks (N, 28, 28) in [0, 1] when `with_masks`.
+    """
+
+    rules = TruthRules()
+    with_masks: bool = False
+
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: list[Target] | None = None,
+    ) -> tuple[list[Target], dict[str, Tensor]]:
+        if self.training:
+            if targets is None:
+                raise ValueError("training: expected targets with boxes, labels and masks, got None")
+            return [], self._losses(features, proposals, image_shapes, targets)
+        logits, deltas = self._classify(features, proposals, image_shapes)
+        detections = self._detections(logits, deltas, proposals, image_shapes)
+        if self.with_masks:
+            boxes = [detection["boxes"] for detection in detections]
+            masks = self._mask_logits(features, boxes, image_shapes).sigmoid()
+            for detection, part in zip(detections, masks.split([len(b) for b in boxes]), strict=True):
+                detection["masks"] = part
+        return detections, {}
+
+    def _classify(
+        self, features: dict[str, Tensor], boxes: list[Tensor], sizes: list[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (P, 1 + K), background first, and box deltas (P, 4), float32, for all boxes of all images."""
+        pooled = self.box_head(self.box_roi_pool(features, boxes, sizes))
+        logits, deltas = self.box_predictor(pooled)
+        return logits.float(), deltas.float()
+
+    def _mask_logits(self, features: dict[str, Tensor], boxes: list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
+        """(P, 28, 28) float32: one mask per box, whatever its class."""
+        pooled = self.mask_head(self.mask_roi_pool(features, boxes, sizes))
+        return self.mask_predictor(pooled).float()[:, 0]
+
+    def _detections(
+        self, logits: Tensor, deltas: Tensor, proposals: list[Tensor], sizes: list[tuple[int, int]]
+    ) -> list[Target]:
+        counts = [len(boxes) for boxes in proposals]
+        decoded = self.box_coder.decode(deltas, proposals).reshape(-1, 4).split(counts)
+        distributions = F.softmax(logits, dim=1).split(counts)
+        detections = []
+        for boxes, distribution, size in zip(decoded, distributions, sizes, strict=True):
+            scores = 1.0 - distribution[:, 0]
+            boxes = box_ops.clip_boxes_to_image(boxes, size)
+            keep = torch.where((scores > self.score_thresh) & ((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > 1.0))[0]
+            boxes, scores, distribution = boxes[keep], scores[keep], distribution[keep]
+            keep = box_ops.nms(boxes, scores, self.nms_thresh)[: self.detections_per_img]
+            probabilities = distribution[keep, 1:]
+            detections.append(
+                {
+                    "boxes": boxes[keep],
+                    "scores": scores[keep],
+                    "probabilities": probabilities,
+                    "labels": probabilities.argmax(dim=1) + 1,
+                }
+            )
+        return detections
+
+    def _losses(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        sizes: list[tuple[int, int]],
+        targets: Sequence[Target],
+    ) -> dict[str, Tensor]:
+        boxes, matched, labels = self._sample(proposals, sizes, targets)
+        logits, deltas = self._classify(features, boxes, sizes)
+        truth = torch.cat(labels)
+        positive = truth > 0
+        matched_boxes = [
+            target["boxes"][index] if len(target["boxes"]) else part
+            for target, index, part in zip(targets, matched, boxes, strict=True)
+        ]
+        wanted = torch.cat(self.box_coder.encode(matched_boxes, boxes))
+        box_loss = F.smooth_l1_loss(deltas[positive], wanted[positive], beta=1 / 9, reduction="sum")
+        return {
+            "loss_classifier": F.cross_entropy(logits, truth) if len(truth) else logits.sum() * 0,
+            "loss_box_reg": box_loss / max(len(truth), 1),
+            "loss_mask": self._mask_loss(features, boxes, matched, labels, sizes, targets),
+        }
+
+    def _sample(
+        self, proposals: list[Tensor], sizes: list[tuple[int, int]], targets: Sequence[Target]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Proposals to learn from, per image: boxes (S, 4), indices of their truth (S,), labels (S,), 0 = none."""
+        truths = [target["boxes"].to(proposals[0]) for target in targets]
+        candidates = self.add_gt_proposals([boxes.detach() for boxes in proposals], truths)
+        matched, labels = self.assign_targets_to_proposals(candidates, truths, [target["labels"] for target in targets])
+        for index, (boxes, target) in enumerate(zip(candidates, targets, strict=True)):
+            unknown = unknown_truth(boxes, target, sizes[index], self.rules)
+            labels[index] = torch.where(unknown & (labels[index] == 0), IGNORED, labels[index])
+        chosen = self.subsample(labels)
+        return (
+            [boxes[index] for boxes, index in zip(candidates, chosen, strict=True)],
+            [indices[index] for indices, index in zip(matched, chosen, strict=True)],
+            [values[index] for values, index in zip(labels, chosen, strict=True)],
+        )
+
+    def _mask_loss(
+        self,
+        features: dict[str, Tensor],
+        boxes: list[Tensor],
+        matched: list[Tensor],
+        labels: list[Tensor],
+        sizes: list[tuple[int, int]],
+        targets: Sequence[Target],
+    ) -> Tensor:
+        positives, wanted = [], []
+        for part, indices, values, target in zip(boxes, matched, labels, targets, strict=True):
+            positive = torch.where(values > 0)[0]
+            positive = positive[torch.randperm(len(positive), device=positive.device)[:MASK_SAMPLES]]
+            positives.append(part[positive])
+            if len(positive):
+                # Only the masks drawn are made float: all of a crowded field's would be half a gigabyte.
+                masks = target["masks"][indices[positive]].to(part)
+                own = torch.arange(len(positive), device=positive.device)
+                wanted.append(project_masks_on_boxes(masks, part[positive], own, 28))
+        logits = self._mask_logits(features, positives, sizes)
+        if not wanted:
+            return logits.sum() * 0  # keeps the head in the graph, which distributed training needs
+        return F.binary_cross_entropy_with_logits(logits, torch.cat(wanted))
+
+
+class CellPredictor(nn.Module):
+    """Logits (P, 1 + K), background first, and one box refinement (P, 4) for all classes together."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.cls_score = nn.Linear(in_channels, num_classes)
+        self.bbox_pred = nn.Linear(in_channels, 4)
+        nn.init.normal_(self.cls_score.weight, std=0.01)
+        nn.init.normal_(self.bbox_pred.weight, std=0.001)
+        for layer in (self.cls_score, self.bbox_pred):
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.flatten(start_dim=1)
+        return self.cls_score(x), self.bbox_pred(x)
+
+
+class Parts(NamedTuple):
+    """What differs between presets. levels: names of the feature maps that boxes and masks are pooled from."""
+
+    backbone: nn.Module
+    rpn_head: nn.Module
+    box_head: nn.Module
+    box_channels: int
+    mask_head: nn.Module
+    mask_predictor: nn.Module
+    anchors: AnchorGenerator
+    levels: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Limits(NamedTuple):
+    """How many boxes survive each stage. torchvision's own limits would cut fields of more than 100 cells short."""
+
+    proposals: int
+    detections: int
+    score_threshold: float
+    nms_iou: float
+
+
+class CellMaskRCNN(MaskRCNN):
+    """Mask R-CNN for cells. Takes images (3, h, w) float32 RGB in [0, 1] at the detector's own size.
+
+    Training: `model(images, targets)` gives torchvision's dict of losses. A target holds boxes (N, 4) float32 xyxy px,
+    labels (N,) int64 in 1..K, masks (N, h, w) uint8, and optionally ignore_boxes (M, 4). Evaluation: `model(images)`
+    gives what `CellHeads` describes, at the size the images came in.
+    """
+
+    def __init__(self, parts: Parts, num_classes: int, limits: Limits, rules: TruthRules) -> None:
+        pools = [
+            MultiScaleRoIAlign(list(parts.levels), size, sampling_ratio=2, canonical_scale=112) for size in (7, 14)
+        ]
+        predictor = CellPredictor(parts.box_channels, num_classes + 1)
+        super().__init__(
+            parts.backbone,
+            rpn_anchor_generator=parts.anchors,
+            rpn_head=parts.rpn_head,
+            box_roi_pool=pools[0],
+            box_head=parts.box_head,
+            box_predictor=predictor,
+            mask_roi_pool=pools[1],
+            mask_head=parts.mask_head,
+            mask_predictor=parts.mask_predictor,
+        )
+        self.transform = Unresized(0, 0, list(parts.mean), list(parts.std))
+        top = {"training": 1000, "testing": limits.proposals}
+        self.rpn = CellProposals(parts.anchors, parts.rpn_head, 0.6, 0.3, 256, 0.5, top, top, 0.7)
+        self.roi_heads = CellHeads(
+            *(pools[0], parts.box_head, predictor, 0.5, 0.5, 256, 0.25, None),
+            *(limits.score_threshold, limits.nms_iou, limits.detections),
+            *(pools[1], parts.mask_head, parts.mask_predictor),
+        )
+        self.rpn.rules = self.roi_heads.rules = rules
