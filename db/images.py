@@ -143,7 +143,8 @@ def imports(session: Session) -> Sequence[Import]:
 
 def counts(session: Session) -> dict[str, int]:
     """Number of images per split, zeros included, and "pool": train images that wait for an expert."""
-    found = dict(session.execute(select(Image.split, func.count()).group_by(Image.split)).tuples().all())
+    per_split = session.execute(select(Image.split, func.count()).group_by(Image.split))
+    found = {split: number for split, number in per_split}
     waiting = select(func.count()).select_from(pool_query().subquery())
     result = {split.value: found.get(split, 0) for split in Split}
     result["pool"] = session.scalar(waiting) or 0

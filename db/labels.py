@@ -199,7 +199,7 @@ def new_infected_since(session: Session, revision_id: int) -> dict[str, int]:
         )
         .group_by(LabelRevision.label)
     )
-    found = dict(session.execute(query).tuples().all())
+    found = {label: number for label, number in session.execute(query)}
     return {label: found.get(label, 0) for label in sorted(RETRAINING_LABELS)}
 
 
@@ -223,4 +223,4 @@ def class_counts(session: Session, split: Split | str | None = None) -> dict[str
     )
     if split is not None:
         query = query.join(Image, Image.id == LabelRevision.image_id).where(Image.split == Split(split))
-    return {label: count for label, count in session.execute(query).tuples() if label is not None}
+    return {label: count for label, count in session.execute(query) if label is not None}

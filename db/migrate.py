@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from db.session import make_engine
+from db.session import make_engine, parse_url
 
 
 def _config(url: str) -> Config:
@@ -18,8 +20,19 @@ def _config(url: str) -> Config:
     return config
 
 
+def _sqlite_file(url: str) -> Path | None:
+    parsed = parse_url(url)
+    return Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
+
+
 def upgrade(url: str, revision: str = "head") -> None:
-    """Migrate up to `revision`, in one transaction. Safe to call from several processes at once."""
+    """Migrate up to `revision`, in one transaction. Safe to call from several processes at once.
+
+    A SQLite file and its folder are created where they are missing.
+    """
+    file = _sqlite_file(url)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
     command.upgrade(_config(url), revision)
 
 
@@ -29,7 +42,10 @@ def downgrade(url: str, revision: str) -> None:
 
 
 def current(url: str) -> str | None:
-    """The revision the database is at, None when it was never migrated."""
+    """The revision the database is at, None when it was never migrated. Creates nothing."""
+    file = _sqlite_file(url)
+    if file is not None and not file.exists():
+        return None
     engine = make_engine(url)
     try:
         with engine.connect() as connection:

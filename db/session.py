@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from db.errors import UnusableDatabase
 
 BUSY_TIMEOUT_MS = 30_000
+POOL = {"pool_size": 10, "max_overflow": 40}  # the server answers from about 40 threads
 
 
 def _dumps(value: Any) -> str:
@@ -70,7 +71,7 @@ def make_engine(url: str, *, foreign_keys: bool = True) -> Engine:
         engine = create_engine(parsed, json_serializer=_dumps, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
         _configure_sqlite(engine, foreign_keys)
         return engine
-    return create_engine(parsed, json_serializer=_dumps, pool_pre_ping=True)
+    return create_engine(parsed, json_serializer=_dumps, pool_pre_ping=True, **POOL)
 
 
 class Database:

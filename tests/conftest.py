@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import text
 
 from db.migrate import upgrade
+from db.models import Base
 from db.session import Database, make_engine
 
 pytest_plugins = [name for name in ("tests.label_studio_fixture",) if importlib.util.find_spec(name) is not None]
@@ -51,7 +52,7 @@ def postgres_url() -> Iterator[str]:
             raise RuntimeError(f"{command[0]} failed: {done.stdout}")
 
     data, log = folder / "data", folder / "log"
-    settings = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off -c full_page_writes=off"
+    settings = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off -c autovacuum=off"
     try:
         run(str(tools / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8",
             "--locale=C", "--no-sync")  # fmt: skip
@@ -65,16 +66,16 @@ def postgres_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def new_postgres_database(postgres_url: str) -> Iterator[Callable[..., str]]:
-    """A function that creates an empty PostgreSQL database, or a copy of `template`, and gives its address."""
+def new_postgres_database(postgres_url: str) -> Iterator[Callable[[], str]]:
+    """A function that creates an empty PostgreSQL database and gives its address."""
     numbers = itertools.count(1)
     engine = make_engine(postgres_url)
     administrator = engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    def create(template: str = "template0") -> str:
+    def create() -> str:
         name = f"cellloop_{next(numbers)}"
         with administrator.connect() as connection:
-            connection.execute(text(f'CREATE DATABASE {name} TEMPLATE "{template}"'))
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template0"))
         return postgres_url.replace("/postgres?", f"/{name}?")
 
     yield create
@@ -82,11 +83,20 @@ def new_postgres_database(postgres_url: str) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture(scope="session")
-def _migrated_postgres(new_postgres_database: Callable[..., str]) -> str:
-    """Name of a migrated PostgreSQL database, to be copied."""
+def _migrated_postgres(new_postgres_database: Callable[[], str]) -> str:
+    """Address of one migrated PostgreSQL database, emptied before every test that uses it."""
     url = new_postgres_database()
     upgrade(url)
-    return url.split("?")[0].rsplit("/", 1)[1]
+    return url
+
+
+def _empty(url: str) -> None:
+    """Delete every row and start counting ids at 1 again."""
+    engine = make_engine(url)
+    with engine.begin() as connection:
+        tables = ", ".join(Base.metadata.tables)
+        connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+    engine.dispose()
 
 
 @pytest.fixture(scope="session")
@@ -113,16 +123,17 @@ def sqlite_database(sqlite_url: str) -> Iterator[Database]:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """Address of a fresh migrated database, once per engine."""
+    """Address of an empty migrated database, once per engine."""
     if request.param == "sqlite":
         return str(request.getfixturevalue("sqlite_url"))
-    template = request.getfixturevalue("_migrated_postgres")
-    return str(request.getfixturevalue("new_postgres_database")(template))
+    url = str(request.getfixturevalue("_migrated_postgres"))
+    _empty(url)
+    return url
 
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """A fresh migrated database, once per engine."""
+    """An empty migrated database, once per engine."""
     database = Database(database_url)
     yield database
     database.dispose()

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
-from db import images, inbox
+from db import images, inbox, reviews
 from db.errors import UnusableDatabase
 from db.models import Cell, InboxEvent
 from db.session import Database, parse_url
 from tests import builders
 
 
+def fail_half_way(database: Database) -> None:
+    with database.session() as session:
+        builders.add_image(session, "lost.png")
+        raise UnusableDatabase("in the middle")
+
+
 def test_session_commits_on_success_and_rolls_back_on_error(database: Database) -> None:
     with database.session() as session:
         builders.add_image(session, "kept.png")
-    with pytest.raises(RuntimeError), database.session() as session:
-        builders.add_image(session, "lost.png")
-        raise RuntimeError
+    with pytest.raises(UnusableDatabase):
+        fail_half_way(database)
     with database.session(read_only=True) as session:
         assert [image.name for image in images.pool(session)] == ["kept.png"]
 
@@ -71,8 +77,7 @@ def test_sqlite_write_transactions_begin_immediate(sqlite_database: Database) ->
 def test_sqlite_settings(sqlite_database: Database) -> None:
     with sqlite_database.session() as session:
         pragmas = {
-            name: session.scalar(text(f"PRAGMA {name}"))
-            for name in ("journal_mode", "foreign_keys", "busy_timeout")
+            name: session.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "foreign_keys", "busy_timeout")
         }
     assert pragmas == {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 30_000}
 
@@ -80,7 +85,6 @@ def test_sqlite_settings(sqlite_database: Database) -> None:
 def test_foreign_keys_are_enforced(database: Database) -> None:
     with pytest.raises(IntegrityError), database.session() as session:
         session.add(Cell(image_id=4711, key="nobody"))
-        session.flush()
 
 
 def test_not_a_number_is_refused_in_json_on_both_engines(database: Database) -> None:
@@ -89,9 +93,22 @@ def test_not_a_number_is_refused_in_json_on_both_engines(database: Database) -> 
 
 
 def test_naive_datetimes_are_refused(database: Database) -> None:
-    with pytest.raises(StatementError, match="time zone"), database.session() as session:
+    naive = builders.START.replace(tzinfo=None)
+    with database.session() as session:
         image = builders.add_image(session)
-        builders.add_review(session, image, revised_at=builders.START.replace(tzinfo=None))
+    with pytest.raises(StatementError, match="time zone"), database.session() as session:
+        builders.add_review(session, image, revised_at=naive)
+
+
+def test_moments_come_back_in_utc(database: Database) -> None:
+    zone = timezone(timedelta(hours=5, minutes=30))
+    with database.session() as session:
+        image = builders.add_image(session)
+        builders.add_review(session, image, revised_at=datetime(2026, 3, 1, 2, 15, 0, 123456, tzinfo=zone))
+    with database.session() as session:
+        (review,) = reviews.live_reviews(session, image.id)
+        assert review.revised_at == datetime(2026, 2, 28, 20, 45, 0, 123456, tzinfo=UTC)
+        assert review.revised_at.utcoffset() == timedelta(0)
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://host/db", "not an address"])
