@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 from urllib.error import URLError
 
 import timm
@@ -61,7 +62,7 @@ class LiteBackbone(nn.Module):
 
     def __init__(self, out_channels: int, pretrained: bool) -> None:
         super().__init__()
-        trunk = timm.create_model(LITE_NAME, pretrained=False, features_only=True, out_indices=LITE_STAGES)
+        trunk: Any = timm.create_model(LITE_NAME, pretrained=False, features_only=True, out_indices=LITE_STAGES)
         if pretrained:
             state = {name: value for name, value in lite_imagenet_state().items() if not name.startswith(_CLASSIFIER)}
             trunk.load_state_dict(state, strict=True)
