@@ -15,6 +15,7 @@ from scripts import console
 # Each verb lives in scripts/<verb>.py as a function (or, for a family of verbs, an `app`) of the same name.
 VERBS: tuple[str, ...] = (
     "migrate",
+    "label-studio",
     "import",
     "serve",
     "promote",

@@ -4,31 +4,57 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from al_loop.context import Loop
 from backend.credentials import load_credentials
-from backend.errors import DatabaseNotMigrated
+from backend.errors import DatabaseNotMigrated, LabelStudioUnavailable
+from backend.label_studio.server import LabelStudioConfig
 from backend.settings import Settings
 from backend.store import FileStore
 from db.migrate import pending
 from db.session import Database
 
+LOOPBACK = ("127.0.0.1", "localhost")
+
 
 def read_settings() -> Settings:
-    """The environment's settings, with the home folder made."""
-    settings = Settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
-    return settings
+    """The environment's settings. Makes nothing."""
+    return Settings()
 
 
 def open_loop() -> Loop:
     """Settings, record, file store and secrets. Raises DatabaseNotMigrated when the tables are not the current ones."""
     settings = read_settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
     database = Database(settings.database_url)
     if pending(settings.database_url):
         shown = database.engine.url.render_as_string(hide_password=True)
         raise DatabaseNotMigrated(f"{shown}: expected today's tables, got older ones or none; run: cellloop migrate")
     return Loop(settings, database, FileStore(settings.files), load_credentials(settings.home))
+
+
+def label_studio_config(settings: Settings) -> LabelStudioConfig:
+    """How to start Label Studio at the configured address. Raises LabelStudioUnavailable when that is elsewhere."""
+    address = urlsplit(settings.label_studio_url)
+    program = label_studio_program()
+    if address.hostname not in LOOPBACK:
+        raise LabelStudioUnavailable(
+            f"CELLLOOP_LABEL_STUDIO_URL: expected {' or '.join(LOOPBACK)} to start Label Studio at, "
+            f"got {settings.label_studio_url}; start it on that machine, or change the address"
+        )
+    if program is None:
+        raise LabelStudioUnavailable("Label Studio is not installed here; `bash scripts/demo.sh` installs it")
+    credentials = load_credentials(settings.home)
+    return LabelStudioConfig(
+        executable=program,
+        home=settings.home,
+        email=credentials.label_studio_email,
+        password=credentials.label_studio_password,
+        token=credentials.label_studio_token,
+        port=address.port or 80,
+        host=address.hostname,
+    )
 
 
 def label_studio_program() -> Path | None:

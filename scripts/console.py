@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
-Advance = Callable[[int, int, str], None]
+
+class Advance(Protocol):
+    """Moves a progress bar to `done` of `total`, with a word on what is being done."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 def expected(error: BaseException) -> str | None:

@@ -18,11 +18,10 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.
     Example: cellloop doctor --json | jq '.findings[] | select(.state != "ok")'
     """
     from backend.doctor import diagnose
-    from backend.settings import Settings
-    from scripts.composition import label_studio_program
+    from scripts.composition import label_studio_program, read_settings
 
     findings = []
-    for finding in diagnose(Settings(), label_studio_program()):
+    for finding in diagnose(read_settings(), label_studio_program()):
         findings.append(finding)
         if not as_json:
             print(f"{MARKS[finding.state]}{finding.about:<20} {finding.found}")

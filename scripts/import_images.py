@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -32,4 +31,7 @@ def import_images(
         report = import_into(
             loop.database, loop.store, source, dataset, label_share=label_share, seed=seed, on_progress=advance
         )
-    console.emit(asdict(report), as_json)
+    if as_json:
+        console.emit(report.to_json(), as_json)
+    else:
+        print(*report.lines(), sep="\n")

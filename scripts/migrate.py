@@ -22,7 +22,9 @@ def migrate(
     from db import migrate as migrations
     from scripts.composition import read_settings
 
-    url = read_settings().database_url
+    settings = read_settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    url = settings.database_url
     before = migrations.current(url)
     if not check:
         migrations.upgrade(url)
