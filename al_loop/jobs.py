@@ -7,6 +7,7 @@ the runs its predecessor left. Change a workflow's steps and it gets a new name 
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from dbos import DBOS, DBOSConfig
 from sqlalchemy.engine import make_url
 
 from al_loop.context import Loop
+from backend.errors import WorkerRunning
 
 APPLICATION_VERSION = "1"
 EXECUTOR_ID = "worker"
@@ -41,6 +43,21 @@ def system_database_url(home: Path, database_url: str) -> str:
 
 
 @contextmanager
+def sole_worker(home: Path) -> Iterator[None]:
+    """Only one process may run the durable jobs of a home at a time: two would both resume what one has begun.
+
+    Raises WorkerRunning. The lock goes with the process, however it dies.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "worker.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WorkerRunning(f"{home}: expected no other worker, one is running; stop it first") from None
+        yield
+
+
+@contextmanager
 def durable(loop: Loop) -> Iterator[None]:
     """Run DBOS inside the block. Workflows that a killed process left behind go on from their last step at once."""
     global _loop
@@ -52,11 +69,12 @@ def durable(loop: Loop) -> Iterator[None]:
         log_level="WARNING",
         console_log_level="WARNING",
     )
-    _loop = loop
-    DBOS(config=config)
-    DBOS.launch()
-    try:
-        yield
-    finally:
-        DBOS.destroy()
-        _loop = None
+    with sole_worker(loop.settings.home):
+        _loop = loop
+        DBOS(config=config)
+        DBOS.launch()
+        try:
+            yield
+        finally:
+            DBOS.destroy()
+            _loop = None

@@ -139,7 +139,7 @@ def _shown(
         pair = versions.pair_named(session, pair_name)
         prediction = predictions.get_prediction(session, image.id, pair.id) if pair else None
     elif last is not None and last.prediction_id is not None:
-        prediction = predictions.get(session, last.prediction_id)
+        prediction = predictions.by_id(session, last.prediction_id)
     elif any(isinstance(item, dict) and str(item.get("origin", "")).startswith("prediction") for item in content):
         prediction = predictions.newest_prediction(session, image.id)
     if prediction is None:

@@ -7,14 +7,18 @@ that are right, corrects the class or box of those that are not, deletes what is
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from al_loop.formats.records import SourceObject
+from al_loop.formats.records import SourceImage, SourceObject
 from al_loop.revise import Answer
+from backend.label_studio.expert import ExpertSession
+from backend.label_studio.label_config import LabelConfig
+from backend.label_studio.regions import RegionCell, from_regions, to_regions
 from backend.overlap import iou_matrix, match_one_to_one
+from db.models import Project
 
 MATCH_IOU = 0.5  # the field's usual criterion for "the same cell"
 KEEP_IOU = 0.75  # a person leaves a box alone that fits about this well
@@ -55,3 +59,34 @@ def answer_with_truth(truth: Sequence[SourceObject], predicted: Sequence[Answer]
         seconds += SECONDS["accepted" if shown.label == thing.label else "relabelled"]
         seconds += 0 if fits else SECONDS["moved"]
     return Opinion(answers, seconds)
+
+
+def review_next(
+    expert: ExpertSession, project: Project, config: LabelConfig, truth: Mapping[str, SourceImage]
+) -> int | None:
+    """Answer the task Label Studio serves next with the truth of its image; the task's id, None when none is left.
+
+    truth: source images by sha256 (`al_loop.formats.detect.truth_by_sha256`). A task whose image is not among them
+    is skipped, as by an expert who cannot judge it.
+    """
+    task = expert.next_task(project.ls_project_id)
+    if task is None:
+        return None
+    source = truth.get(str(task.data.get("sha256")))
+    if source is None:
+        expert.skip(task.id, lead_time_s=SECONDS["deleted"])
+        return task.id
+    size = (int(source.height or task.data["height"]), int(source.width or task.data["width"]))
+    prediction = task.predictions[-1] if task.predictions else None
+    regions = from_regions(prediction.result, config, size).regions if prediction else []
+    shown = [Answer(region.key, region.box, region.label, region.shape) for region in regions]
+    objects, _ = source.usable_objects(size[1], size[0])
+    opinion = answer_with_truth(objects, shown)
+    cells = [RegionCell(answer.key, answer.box, answer.label, score=1.0) for answer in opinion.answers]
+    expert.submit(
+        task.id,
+        to_regions(cells, config, size, kind="rectangle"),
+        parent_prediction=prediction.id if prediction else None,
+        lead_time_s=opinion.lead_time_s,
+    )
+    return task.id

@@ -37,13 +37,13 @@ def sync(loop: Loop, label_studio: LabelStudio, project: Project, *, sweep: bool
     report = SyncReport()
     config = parse(project.label_config)
     since = project.synced_until - OVERLAP if project.synced_until else None
-    changed = label_studio.tasks_since(project.ls_project_id, since)
-    emails = label_studio.user_emails() if any(task.annotations for task in changed) else {}
+    changed = list(label_studio.tasks_since(project.ls_project_id, since))
+    emails = label_studio.users() if any(task.annotations for task in changed) else {}
     for task in changed:
         pair_names = _answered_pairs(loop, label_studio, task)
         with loop.database.session() as session:
             _sync_task(session, project, config, task, emails, pair_names, report)
-    living = set(label_studio.task_ids(project.ls_project_id)) if sweep else None
+    living = label_studio.task_ids(project.ls_project_id) if sweep else None
     stamps = [task.updated_at for task in changed if task.updated_at]
     with loop.database.session() as session:
         if living is not None:

@@ -49,7 +49,7 @@ def cooled_down(last: TrainingRun | None, config: TriggerConfig, at: datetime) -
 
 def trained_until(session: Session, role: str) -> int:
     """The newest label revision that a finished training of `role` has already seen; 0 before the first."""
-    last = runs.latest(session, role, succeeded=True)
+    last = runs.latest(session, role, RunStatus.succeeded)
     return last.newest_revision_id if last is not None else 0
 
 

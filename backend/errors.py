@@ -72,3 +72,7 @@ class CredentialsUnusable(CellloopError):
 
 class DatabaseNotMigrated(CellloopError):
     """The database lacks tables of this version, or has those of another one."""
+
+
+class WorkerRunning(CellloopError):
+    """A second worker was to run the durable jobs of one home."""

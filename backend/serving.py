@@ -79,7 +79,7 @@ class WeightsLoader:
             name=row.name,
             all_cells=kept[row.all_cells_sha256],
             infected=kept[row.infected_sha256],
-            fusion=FusionConfig(**row.fusion),
+            fusion=FusionConfig.from_json(row.fusion),
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -38,6 +38,19 @@ class Settings(BaseSettings):
     predict_budget_s: float = Field(default=20.0, ge=0, le=80, description="time one /predict may spend detecting")
     max_body_bytes: int = Field(default=128 * 1024 * 1024, gt=0, description="tasks come with their annotations inside")
     max_image_bytes: int = Field(default=64 * 1024 * 1024, gt=0, description="largest image fetched from Label Studio")
+
+    # How versions are trained here. 300 steps of two crops take about four minutes on two cores.
+    preset: Literal["lite", "resnet50"] = "lite"
+    short_side: int = Field(default=640, ge=64, le=2048, description="px of a field's shorter side as detectors see it")
+    train_steps: int = Field(default=300, ge=1)
+    train_batch: int = Field(default=2, ge=1)
+    train_crop: int = Field(default=384, ge=0, description="px of a training crop at that size; 0: whole fields")
+
+    # When `infected` is retrained, and what a candidate must show.
+    retrain_after: float = Field(default=25.0, gt=0, description="weighted new reviewed infected or difficult cells")
+    retrain_cooldown_s: float = Field(default=3600.0, ge=0, description="least time between two retrainings")
+    gate_delta: float = Field(default=0.02, ge=0, description="how much worse still counts as not worse")
+    poll_s: float = Field(default=10.0, gt=0, description="the worker asks Label Studio at least this often")
 
     @field_validator("image_roots", mode="before")
     @classmethod

@@ -92,7 +92,7 @@ def tasks(session: Session, project_id: int, *, deleted: bool = False) -> Sequen
 
 
 def mark_pushed(
-    session: Session, task_id: int, prediction_id: int, ls_prediction_id: int | None, score: float | None
+    session: Session, task_id: int, prediction_id: int | None, ls_prediction_id: int | None, score: float | None
 ) -> None:
     """Note what Label Studio now holds of ours for this task (`task_id`: ours)."""
     task = session.get(Task, task_id)

@@ -59,6 +59,16 @@ def versions(session: Session, role: str | None = None) -> Sequence[ModelVersion
     return session.scalars(query if role is None else query.where(ModelVersion.role == role)).all()
 
 
+def with_weights(session: Session, role: str, weights_sha256: str, manifest_sha256: str) -> ModelVersion | None:
+    """The version with these weights trained on these labels: a repeated job step must not record it twice."""
+    query = select(ModelVersion).where(
+        ModelVersion.role == role,
+        ModelVersion.weights_sha256 == weights_sha256,
+        ModelVersion.manifest_sha256 == manifest_sha256,
+    )
+    return session.scalar(query.order_by(ModelVersion.id).limit(1))
+
+
 def active(session: Session, role: str) -> ModelVersion | None:
     """The version of this role that serves."""
     query = select(ModelVersion).where(ModelVersion.role == role, ModelVersion.status == VersionStatus.active)

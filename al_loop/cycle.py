@@ -1,0 +1,128 @@
+"""One turn of the loop on one screen: from the labels we have to the order the expert sees next.
+
+Each step is checkpointed in SQL when it returns, takes and gives plain JSON values, and may run again after a crash:
+training resumes from its checkpoint, versions and decisions are recorded once, predictions and pushes only add what
+is missing. Runs that want the same role exclude each other in `db/runs.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from dbos import DBOS
+
+from al_loop import evaluate as evaluating
+from al_loop import promote as promoting
+from al_loop import push as pushing
+from al_loop import rank as ranking
+from al_loop import retrain as retraining
+from al_loop.jobs import current_loop
+from al_loop.preannotate_pool import preannotate_pool
+from db import projects, runs
+
+log = logging.getLogger("cellloop.cycle")
+
+
+@DBOS.workflow(name="turn.v1")
+def turn(run_id: int) -> dict[str, Any]:
+    """Retrain, gate, and if the candidate is promoted let everything follow: predictions, order, Label Studio."""
+    try:
+        version_id = retrain(run_id)
+        evaluation_id = evaluate(run_id, version_id)
+        promoted = promote(run_id, version_id, evaluation_id)
+        if promoted:
+            preannotate(run_id)
+        rank()
+        pushed = push(run_id)
+        finish(run_id, version_id, promoted)
+    except retraining.RunCancelled as stop:
+        return {"run": run_id, "cancelled": str(stop)}
+    except Exception as error:
+        fail(run_id, f"{type(error).__name__}: {error}")
+        raise
+    return {"run": run_id, "version": version_id, "promoted": promoted, "pushed": pushed}
+
+
+@DBOS.workflow(name="follow.v1")
+def follow() -> list[dict[str, Any]]:
+    """Let everything follow the pair that serves: after an import, a rollback, or a person's promotion."""
+    preannotate(None)
+    rank()
+    return push(None)
+
+
+@DBOS.step()
+def retrain(run_id: int) -> int:
+    """Train on every label recorded when the run was opened. Returns the candidate's id."""
+    loop = current_loop()
+    with loop.database.session() as session:
+        runs.start_run(session, run_id)
+    return retraining.retrain(loop, run_id)
+
+
+@DBOS.step()
+def evaluate(run_id: int, version_id: int) -> int:
+    """Candidate and incumbent on the frozen test split. Returns the candidate's evaluation."""
+    loop = current_loop()
+    note(run_id, "evaluating on the frozen test split")
+    return evaluating.evaluate_candidate(loop, version_id)
+
+
+@DBOS.step()
+def promote(run_id: int, version_id: int, evaluation_id: int) -> bool:
+    """The gate's decision, recorded with its reasons. True: the candidate serves from now on."""
+    loop = current_loop()
+    verdict = promoting.decide(loop, version_id, evaluation_id, run_id)
+    log.info("version %d %s", version_id, "is promoted" if verdict.promote else "is refused", extra=asdict(verdict))
+    return verdict.promote
+
+
+@DBOS.step()
+def preannotate(run_id: int | None) -> int:
+    """The pool as the new pair sees it. Returns how many images were predicted."""
+    loop = current_loop()
+    return preannotate_pool(loop, lambda done, total: note(run_id, f"predicting image {done} of {total}"))
+
+
+@DBOS.step()
+def rank() -> int:
+    """Every image of the pool by what it is worth now. Returns how many wait."""
+    return ranking.rank(current_loop().database).images
+
+
+@DBOS.step(retries_allowed=True, max_attempts=5, interval_seconds=2.0)
+def push(run_id: int | None) -> list[dict[str, Any]]:
+    """Predictions and order into every project. Label Studio may be away for a while."""
+    loop = current_loop()
+    note(run_id, "pushing predictions and order")
+    studio = loop.label_studio()
+    with loop.database.session(read_only=True) as session:
+        known = projects.projects(session)
+    return [pushing.push(loop, studio, project).to_json() for project in known]
+
+
+@DBOS.step()
+def finish(run_id: int, version_id: int, promoted: bool) -> None:
+    """The run has succeeded, whatever the gate said: its labels are used."""
+    loop = current_loop()
+    with loop.database.session() as session:
+        runs.finish(session, run_id, version_id, "promoted" if promoted else "refused by the gate")
+    retraining.clean_up(loop, run_id)
+
+
+@DBOS.step()
+def fail(run_id: int, error: str) -> None:
+    """The run has ended without a version; its labels count for the next one."""
+    with current_loop().database.session() as session:
+        runs.fail(session, run_id, error)
+
+
+def note(run_id: int | None, message: str) -> None:
+    """Tell SQL, and so everybody who looks, what the run is doing."""
+    if run_id is None:
+        return
+    with current_loop().database.session() as session:
+        run = runs.get(session, run_id)
+        runs.progress(session, run_id, run.step, run.steps, message)

@@ -1,0 +1,52 @@
+"""Training in the foreground, and the first version of each role, which has no incumbent to be compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from al_loop.calibrate_pair import ensure_pair
+from al_loop.context import Loop
+from al_loop.retrain import clean_up, retrain, training_config
+from al_loop.train import Progress
+from backend.errors import WorkerRunning
+from db import runs, versions
+from db.models import ModelVersion, RunStatus
+
+COMMAND = "command"  # trigger of a run that its command trains itself; workers leave it alone
+
+
+def train_here(loop: Loop, role: str, on_progress: Callable[[Progress], None] = lambda progress: None) -> ModelVersion:
+    """Train a version of this role in this process; a killed one is continued. The first of its role serves.
+
+    Raises WorkerRunning while a worker trains the role, NotEnoughData, TrainingDiverged.
+    """
+    run_id = _open(loop, role)
+    try:
+        version_id = retrain(loop, run_id, on_progress)
+    except KeyboardInterrupt:
+        raise  # the run stays open: the same command goes on from its checkpoint
+    except Exception as error:
+        with loop.database.session() as session:
+            runs.fail(session, run_id, f"{type(error).__name__}: {error}")
+        raise
+    with loop.database.session() as session:
+        if versions.active(session, role) is None:
+            versions.activate(session, version_id, kind="first", reasons=[f"the first {role} version"], run_id=run_id)
+        runs.finish(session, run_id, version_id)
+    ensure_pair(loop)
+    clean_up(loop, run_id)
+    with loop.database.session(read_only=True) as session:
+        return versions.get(session, version_id)
+
+
+def _open(loop: Loop, role: str) -> int:
+    with loop.database.session() as session:
+        run = runs.open_of(session, role)
+        if run is None:
+            run = runs.open_run(session, role, COMMAND, {}, asdict(training_config(loop.settings, role)))
+        if run is None or run.trigger != COMMAND:
+            raise WorkerRunning(f"{role}: expected no training in progress, the worker has one; wait, or cancel it")
+        if run.status == RunStatus.queued:
+            runs.start_run(session, run.id, loop.settings.train_steps)
+        return run.id

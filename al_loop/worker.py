@@ -1,0 +1,155 @@
+"""The worker: keeps the loop turning. Reads facts from SQL, acts, and sleeps while there is nothing to do.
+
+A webhook's wake-up is acted on within a fraction of a second; without any, Label Studio is asked every few seconds.
+Retrainings run on DBOS's threads, so that reviews keep coming in while one trains.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import asdict
+from typing import Any
+
+from dbos import DBOS, SetWorkflowID, WorkflowHandle
+
+from al_loop.context import Loop
+from al_loop.cycle import follow, turn
+from al_loop.jobs import durable
+from al_loop.preannotate_pool import preannotate_images
+from al_loop.push import push
+from al_loop.rank import rank
+from al_loop.retrain import training_config
+from al_loop.sync import sync
+from al_loop.trigger import TriggerConfig, due
+from backend.errors import LabelStudioRefused, LabelStudioUnavailable
+from backend.label_studio.client import LabelStudio
+from backend.label_studio.protocol import START_TRAINING
+from backend.serving import PairCache, active_pair
+from db import inbox, predictions, projects, queue, runs
+from db.models import RunStatus
+
+log = logging.getLogger("cellloop.worker")
+
+TICK_S = 0.2  # an expert's label is to be in SQL well within two seconds
+SWEEP_EVERY = 6  # polls between two looks for deleted tasks
+RETRAINED_ROLE = "infected"
+
+
+class Worker:
+    """One worker's view of the loop between two ticks. `tick` does whatever is due now."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.studio: LabelStudio = loop.label_studio()
+        self.pairs = PairCache(loop.database, loop.store, loop.settings.device)
+        self._next_poll = 0.0
+        self._polls = 0
+        self._following: WorkflowHandle[list[dict[str, Any]]] | None = None
+        self._unreadable: set[int] = set()
+        self._complaint = ""
+
+    def tick(self) -> None:
+        """Reviews in, predictions somebody waits for, order out, and a retraining when it is due."""
+        try:
+            changed = self._sync()
+            changed |= self._predict_requested()
+            if changed and active_pair(self.loop.database) is not None:
+                rank(self.loop.database)
+                self._push()
+            self._complaint = ""
+        except (LabelStudioUnavailable, LabelStudioRefused) as error:
+            self._next_poll = time.monotonic() + self.loop.settings.poll_s
+            if str(error) != self._complaint:  # once, not at every tick
+                self._complaint = str(error)
+                log.warning("%s; nothing is lost, trying again every %g s", error, self.loop.settings.poll_s)
+        self._retrain_when_due()
+        self._start_queued()
+        self._follow_pair()
+
+    def _sync(self) -> bool:
+        with self.loop.database.session(read_only=True) as session:
+            events = [(event.id, event.action) for event in inbox.unhandled(session)]
+            known = projects.projects(session)
+        if not events and time.monotonic() < self._next_poll:
+            return False
+        sweep = any("DELETED" in action for _, action in events) or self._polls % SWEEP_EVERY == 0
+        reports = [sync(self.loop, self.studio, project, sweep=sweep) for project in known]
+        if any(action == START_TRAINING for _, action in events):
+            self._open_run("label-studio", {})
+        with self.loop.database.session() as session:
+            inbox.handle(session, [event_id for event_id, _ in events])
+        self._polls += 1
+        self._next_poll = time.monotonic() + self.loop.settings.poll_s
+        for report in reports:
+            if report.changed:
+                log.info("synced %s", report.to_json())
+        return any(report.changed for report in reports)
+
+    def _predict_requested(self) -> bool:
+        with self.loop.database.session(read_only=True) as session:
+            asked = predictions.requests(session)
+        if not asked or active_pair(self.loop.database) is None:
+            return False
+        return preannotate_images(self.loop, self.pairs.current(), asked, lambda done, total: None) > 0
+
+    def _push(self) -> None:
+        with self.loop.database.session(read_only=True) as session:
+            known = projects.projects(session)
+        for project in known:
+            push(self.loop, self.studio, project)
+
+    def _retrain_when_due(self) -> None:
+        settings = self.loop.settings
+        config = TriggerConfig(threshold=settings.retrain_after, cooldown_s=settings.retrain_cooldown_s)
+        with self.loop.database.session(read_only=True) as session:
+            reason = due(session, RETRAINED_ROLE, config)
+        if reason is not None:
+            self._open_run("reviews", reason)
+
+    def _open_run(self, trigger: str, detail: dict[str, object]) -> None:
+        config = training_config(self.loop.settings, RETRAINED_ROLE)
+        with self.loop.database.session() as session:
+            run = runs.open_run(session, RETRAINED_ROLE, trigger, detail, asdict(config))
+        if run is not None:
+            log.info("training run %d opened by %s %s", run.id, trigger, detail)
+
+    def _start_queued(self) -> None:
+        with self.loop.database.session(read_only=True) as session:
+            run = runs.open_of(session, RETRAINED_ROLE)
+        if run is not None and run.status == RunStatus.queued:
+            with SetWorkflowID(f"turn-{run.id}"):  # an id that exists is not started twice
+                DBOS.start_workflow(turn, run.id)
+
+    def _follow_pair(self) -> None:
+        """Predict and rank what the serving pair has not: after an import, a rollback, a person's promotion."""
+        if self._following is not None:
+            if self._following.get_status().status in ("PENDING", "ENQUEUED"):
+                return
+            self._following = None
+            self._unreadable = self._unpredicted()  # what is missing after the attempt cannot be predicted
+        pair = active_pair(self.loop.database)
+        with self.loop.database.session(read_only=True) as session:
+            busy = runs.open_of(session, RETRAINED_ROLE) is not None
+            ranking = queue.latest_ranking(session)
+        if pair is None or busy:
+            return
+        if self._unpredicted() - self._unreadable or ranking is None or ranking.pair_id != pair.id:
+            self._following = DBOS.start_workflow(follow)
+
+    def _unpredicted(self) -> set[int]:
+        pair = active_pair(self.loop.database)
+        with self.loop.database.session(read_only=True) as session:
+            return {image.id for image in predictions.missing(session, pair.id)} if pair is not None else set()
+
+
+def run_worker(loop: Loop, stop: threading.Event) -> None:
+    """Tick until `stop` is set. A run in progress is continued at its last step by the next worker."""
+    with durable(loop):
+        worker = Worker(loop)
+        log.info("worker is up")
+        while not stop.is_set():
+            worker.tick()
+            stop.wait(TICK_S)
+    log.info("worker stopped")
