@@ -16,6 +16,7 @@ from db.models import Action, Cell, Image, ModelPair, ModelVersion, Prediction, 
 START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 BOX = (10.0, 10.0, 50.0, 50.0)
 CLASS_COUNT = 6
+NOBODY = 2_000_000_000  # an id that no row has
 _numbers = itertools.count(1)
 
 

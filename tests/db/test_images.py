@@ -9,7 +9,7 @@ import pytest
 from db import images
 from db.errors import AlreadyFrozen, NotFound
 from db.session import Database
-from tests.builders import add_image, add_review, sha256
+from tests.builders import NOBODY, add_image, add_review, sha256
 
 
 def test_an_image_is_stored_once_by_its_sha256(database: Database) -> None:
@@ -26,8 +26,8 @@ def test_an_image_is_stored_once_by_its_sha256(database: Database) -> None:
 
 
 def test_an_unknown_image_is_named(database: Database) -> None:
-    with database.session() as session, pytest.raises(NotFound, match="id 4711"):
-        images.get(session, 4711)
+    with database.session() as session, pytest.raises(NotFound, match=str(NOBODY)):
+        images.get(session, NOBODY)
 
 
 def test_images_by_id_leave_unknown_ones_out(database: Database) -> None:

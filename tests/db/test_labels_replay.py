@@ -64,7 +64,7 @@ def check(session: Session, history: Sequence[Event], until: int | None) -> None
         assert said == replay(own, None)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=events, until=moments)
 def test_current_labels_agree_with_a_replay(database: Database, history: list[Event], until: int | None) -> None:
     with Session(database.engine) as session:  # never committed: every history starts from nothing

@@ -16,6 +16,7 @@ from db.models import Cell, ModelPair, Prediction
 from db.session import Database
 from tests.builders import (
     BOX,
+    NOBODY,
     add_active_pair,
     add_image,
     add_prediction,
@@ -144,7 +145,7 @@ def test_what_cannot_be_a_cell_is_refused(database: Database) -> None:
     with pytest.raises(IntegrityError), database.session() as session:
         add_prediction(session, image, pair, source="nobody")
     with pytest.raises(NotFound), database.session() as session:
-        predictions.add_prediction(session, 4711, pair.id, [], seconds=0)
+        predictions.add_prediction(session, NOBODY, pair.id, [], seconds=0)
     with database.session() as session:
         assert predictions.missing(session, pair.id) == [session.merge(image)]
 

@@ -84,7 +84,7 @@ def test_sqlite_settings(sqlite_database: Database) -> None:
 
 def test_foreign_keys_are_enforced(database: Database) -> None:
     with pytest.raises(IntegrityError), database.session() as session:
-        session.add(Cell(image_id=4711, key="nobody"))
+        session.add(Cell(image_id=builders.NOBODY, key="nobody"))
 
 
 def test_not_a_number_is_refused_in_json_on_both_engines(database: Database) -> None:

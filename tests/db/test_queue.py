@@ -1,0 +1,120 @@
+"""The review queue: the newest ranking's images wait, each at most once."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from db import predictions, queue
+from db.errors import IllegalTransition
+from db.models import ITEM_TRANSITIONS, ItemStatus, ReviewItem
+from db.queue import CellRank, QueueEntry
+from db.session import Database
+from tests.builders import BOX, add_active_pair, add_image, add_prediction
+
+FAR = (200.0, 200.0, 240.0, 240.0)
+
+
+def waiting(session: Session) -> list[tuple[int, float]]:
+    return [(item.image_id, item.score) for item in queue.pending(session)]
+
+
+def test_the_most_valuable_image_comes_first(database: Database) -> None:
+    with database.session() as session:
+        ranking = queue.add_ranking(session, add_active_pair(session).id, {"top": 5})
+        low, high, middle = (add_image(session).id for _ in range(3))
+        entries = [QueueEntry(low, 0.1, {"a": 1}), QueueEntry(high, 9.0, {}), QueueEntry(middle, 0.5, {})]
+        queue.replace_queue(session, ranking.id, entries)
+        assert waiting(session) == [(high, 9.0), (middle, 0.5), (low, 0.1)]
+        assert queue.pending(session)[2].terms == {"a": 1}
+        assert queue.latest_ranking(session) is ranking
+
+
+def test_a_new_ranking_supersedes_what_waits_and_only_that(database: Database) -> None:
+    with database.session() as session:
+        pair = add_active_pair(session)
+        one, two, three = (add_image(session).id for _ in range(3))
+        old = queue.add_ranking(session, pair.id, {})
+        items = queue.replace_queue(session, old.id, [QueueEntry(i, 1.0, {}) for i in (one, two, three)])
+        queue.close(session, two, "done")
+        new = queue.add_ranking(session, pair.id, {})
+        queue.replace_queue(session, new.id, [QueueEntry(three, 2.0, {}), QueueEntry(one, 1.0, {})])
+        assert waiting(session) == [(three, 2.0), (one, 1.0)]
+        assert [item.status.value for item in items] == ["superseded", "done", "superseded"]
+        assert all(item.closed_at is not None for item in items)
+
+
+def test_closing_takes_an_image_off_the_queue_once(database: Database) -> None:
+    with database.session() as session:
+        ranking = queue.add_ranking(session, add_active_pair(session).id, {})
+        image = add_image(session)
+        queue.replace_queue(session, ranking.id, [QueueEntry(image.id, 1.0, {})])
+        item = queue.close(session, image.id, ItemStatus.skipped)
+        assert item is not None
+        assert item.status is ItemStatus.skipped
+        assert queue.close(session, image.id, ItemStatus.done) is None
+        assert waiting(session) == []
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(ItemStatus, ItemStatus)))
+def test_only_listed_steps_are_taken(sqlite_database: Database, before: ItemStatus, after: ItemStatus) -> None:
+    with sqlite_database.session() as session:
+        ranking = queue.add_ranking(session, add_active_pair(session).id, {})
+        image = add_image(session)
+        (item,) = queue.replace_queue(session, ranking.id, [QueueEntry(image.id, 1.0, {})])
+        item.status = before
+        session.flush()
+        if before is not ItemStatus.pending:
+            assert queue.close(session, image.id, after) is None
+            assert item.status is before
+        elif after in ITEM_TRANSITIONS[before]:
+            assert queue.close(session, image.id, after) is item
+            assert item.status is after
+        else:
+            with pytest.raises(IllegalTransition):
+                queue.close(session, image.id, after)
+
+
+def test_the_engine_itself_lets_an_image_wait_once(database: Database) -> None:
+    with database.session() as session:
+        ranking = queue.add_ranking(session, add_active_pair(session).id, {})
+        image = add_image(session)
+        queue.replace_queue(session, ranking.id, [QueueEntry(image.id, 1.0, {})])
+    with pytest.raises(IntegrityError), database.session() as session:
+        session.add(ReviewItem(ranking_id=ranking.id, image_id=image.id, score=2.0, terms={}))
+
+
+def test_reasons_are_those_of_the_newest_ranking_that_saw_the_cells(database: Database) -> None:
+    with database.session() as session:
+        pair = add_active_pair(session)
+        prediction = add_prediction(session, add_image(session), pair, [BOX, FAR])
+        other = add_prediction(session, add_image(session), pair, [BOX])
+        (near, _), (far, _) = predictions.predicted_cells(session, prediction.id)
+        ((elsewhere, _),) = predictions.predicted_cells(session, other.id)
+        assert queue.reasons(session, prediction.id) == {}
+        first, second, third = (queue.add_ranking(session, pair.id, {}) for _ in range(3))
+        queue.add_ranked_cells(session, first.id, [CellRank(near.id, 0.1, {}, "old"), CellRank(far.id, 0.2, {}, "old")])
+        ranks = [CellRank(near.id, 0.3, {"margin": 0.3}, "models disagree"), CellRank(far.id, 0.9, {}, "rare")]
+        assert queue.add_ranked_cells(session, second.id, ranks) == 2
+        queue.add_ranked_cells(session, third.id, [CellRank(elsewhere.id, 1.0, {}, "not of this image")])
+        assert queue.reasons(session, prediction.id) == {
+            near.cell_id: (0.3, "models disagree"),
+            far.cell_id: (0.9, "rare"),
+        }
+        assert [row.predicted_cell_id for row in queue.ranked_cells(session, second.id)] == [far.id, near.id]
+        assert queue.ranked_cells(session, second.id)[1].terms == {"margin": 0.3}
+
+
+def test_a_long_reason_is_cut(database: Database) -> None:
+    with database.session() as session:
+        pair = add_active_pair(session)
+        prediction = add_prediction(session, add_image(session), pair)
+        ((cell, _),) = predictions.predicted_cells(session, prediction.id)
+        ranking = queue.add_ranking(session, pair.id, {})
+        queue.add_ranked_cells(session, ranking.id, [CellRank(cell.id, 1.0, {}, "x" * 300)])
+        assert queue.add_ranked_cells(session, ranking.id, []) == 0
+        ((_, reason),) = queue.reasons(session, prediction.id).values()
+        assert (len(reason), reason[-1]) == (255, "…")
