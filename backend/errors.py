@@ -76,3 +76,7 @@ class DatabaseNotMigrated(CellloopError):
 
 class WorkerRunning(CellloopError):
     """A second worker was to run the durable jobs of one home."""
+
+
+class TrainingUnderWay(CellloopError):
+    """A training was asked for while another one of the same role is queued or running."""

@@ -17,6 +17,8 @@ VERBS: tuple[str, ...] = (
     "migrate",
     "label-studio",
     "import",
+    "train",
+    "preannotate",
     "serve",
     "promote",
     "rollback",

@@ -1,7 +1,8 @@
-"""`cellloop train`: one detector from the labels there are."""
+"""`cellloop train`: one detector, trained in the foreground."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
@@ -11,21 +12,23 @@ from scripts.options import Preset, Role
 
 
 def train(
-    role: Annotated[Role, typer.Option(help="Which of the two detectors.")],
-    preset: Annotated[Preset | None, typer.Option(help="Size of the detector; default CELLLOOP_PRESET, lite.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default CELLLOOP_TRAIN_STEPS.")] = None,
+    role: Annotated[Role, typer.Option(help="all_cells learns every class, infected only the parasites' stages.")],
+    preset: Annotated[Preset | None, typer.Option(help="Backbone; default CELLLOOP_PRESET, lite.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; default CELLLOOP_TRAIN_STEPS.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
-    """Train here and now, on CUDA, MPS or the CPU; killed and repeated, it goes on from its last checkpoint.
+    """Train on the labels there are; the first version of a role serves at once. Ctrl-C keeps the checkpoint.
 
-    The first version of a role serves at once; later ones wait for `cellloop evaluate` and `cellloop promote`.
-
-    Example: cellloop train --role infected --preset lite
+    Example: cellloop train --role all_cells --preset lite
     """
-    from al_loop.first_models import train_here
+    from al_loop.train_version import train_version
     from scripts.composition import open_loop
 
-    loop = open_loop(**{k: v for k, v in (("preset", preset and preset.value), ("train_steps", steps)) if v})
+    loop = open_loop()
+    wanted = {"preset": preset and preset.value, "train_steps": steps}
+    settings = loop.settings.model_copy(update={name: value for name, value in wanted.items() if value})
     with console.progress(f"training {role.value}") as advance:
-        version = train_here(loop, role.value, lambda p: advance(p.step, p.steps, f"loss {p.loss:.2f}"))
-    console.emit({"role": role.value, "version": version.id, "status": version.status.value}, as_json)
+        trained = train_version(
+            replace(loop, settings=settings), role.value, lambda p: advance(p.step, p.steps, p.in_words())
+        )
+    console.emit(asdict(trained), as_json)

@@ -17,8 +17,6 @@ from db.errors import NotFound
 from scripts import cli, console
 from scripts.options import Role
 
-SHARED = {"__init__", "cli", "composition", "console", "options"}
-
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -47,9 +45,11 @@ def commands() -> list[tuple[str, ...]]:
     return found
 
 
-def test_every_script_is_a_verb_and_every_verb_has_a_script() -> None:
-    scripts = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - SHARED
-    assert {cli.verb_module(verb).__name__.rpartition(".")[2] for verb in cli.VERBS} == scripts
+def test_every_file_of_a_verb_is_registered() -> None:
+    # A verb's file opens with the command it is; the others are what verbs share.
+    files = set(Path(cli.__file__).parent.glob("*.py")) - {Path(cli.__file__)}
+    written = {path.stem for path in files if path.read_text(encoding="utf-8").startswith('"""`cellloop ')}
+    assert {cli.verb_module(verb).__name__.rpartition(".")[2] for verb in cli.VERBS} == written
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)

@@ -1,0 +1,83 @@
+"""A training in the foreground: who serves afterwards, and what happens when it does not end well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from al_loop import train_version as module
+from al_loop.context import Loop
+from al_loop.train_version import train_version
+from backend.credentials import load_credentials
+from backend.errors import NotEnoughData, TrainingUnderWay
+from backend.settings import Settings
+from backend.store import FileStore
+from db import migrate, runs, versions
+from db.models import RunStatus
+from db.session import Database
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Loop:
+    settings = Settings(home=tmp_path)
+    migrate.upgrade(settings.database_url)
+    return Loop(settings, Database(settings.database_url), FileStore(settings.files), load_credentials(tmp_path))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training itself, without the gradient steps: a version row per run."""
+
+    def retrain(loop: Loop, run_id: int, on_progress: Callable[..., None]) -> int:
+        with loop.database.session() as session:
+            named = {"config": {}, "manifest": {}, "manifest_sha256": "0" * 64, "environment": {}}
+            role = runs.get(session, run_id).role
+            return versions.add_version(session, role=role, weights_sha256=f"{run_id:064d}", **named).id
+
+    monkeypatch.setattr(module, "retrain", retrain)
+
+
+@pytest.mark.usefixtures("quick")
+def test_first_version_serves_and_the_second_waits(loop: Loop) -> None:
+    first, second = (train_version(loop, "infected") for _ in range(2))
+    assert (first.active, second.active) == (True, False)
+    with loop.database.session() as session:
+        serving = versions.active(session, "infected")
+        assert serving is not None
+        assert serving.id == first.version_id
+        assert [run.status for run in runs.runs(session)] == [RunStatus.succeeded] * 2
+        assert [decision.kind for decision in versions.decisions(session)] == ["first"]
+
+
+def test_without_labels_the_run_fails_and_the_next_may_start(loop: Loop) -> None:
+    for _ in range(2):
+        with pytest.raises(NotEnoughData):
+            train_version(loop, "all_cells")
+    with loop.database.session() as session:
+        assert [run.status for run in runs.runs(session)] == [RunStatus.failed] * 2
+
+
+def test_interrupted_run_is_continued(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def interrupted(_loop: Loop, run_id: int, _on_progress: Callable[..., None]) -> int:
+        seen.append(run_id)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "retrain", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train_version(loop, "infected")
+    assert seen[0] == seen[1]
+
+
+def test_run_of_the_worker_is_left_alone(loop: Loop) -> None:
+    with loop.database.session() as session:
+        run = runs.open_run(session, "infected", "reviews", {}, {})
+        assert run is not None
+    with pytest.raises(TrainingUnderWay, match=f"run {run.id}, opened by reviews"):
+        train_version(loop, "infected")
+    with loop.database.session() as session:
+        assert runs.get(session, run.id).status == RunStatus.queued
