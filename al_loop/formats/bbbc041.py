@@ -12,9 +12,11 @@ from al_loop.formats.records import Problem, SourceImage, as_list, official_spli
 
 
 def matches(document: Any) -> bool:
-    """Whether a parsed .json file looks like this format."""
-    first = document[0] if isinstance(document, list) and document else None
-    return isinstance(first, dict) and isinstance(first.get("image"), dict) and "pathname" in first["image"]
+    """Whether a parsed .json file looks like this format: at least one record does."""
+    return isinstance(document, list) and any(
+        isinstance(record, dict) and isinstance(record.get("image"), dict) and "pathname" in record["image"]
+        for record in document
+    )
 
 
 def read(documents: dict[str, Any], opener: Opener) -> list[SourceImage]:

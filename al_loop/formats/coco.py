@@ -42,16 +42,20 @@ def read(documents: dict[str, Any], opener: Opener) -> list[SourceImage]:
 
 
 def _read_document(document: dict[str, Any], annotation: str, opener: Opener, index: ImageIndex) -> list[SourceImage]:
-    categories = {
-        c["id"]: c.get("name") for c in as_list(document.get("categories")) if isinstance(c, dict) and "id" in c
-    }
+    listed = [c for c in as_list(document.get("categories")) if isinstance(c, dict)]
+    categories = {_key(category.get("id")): category.get("name") for category in listed}
     by_image: dict[Any, list[dict[str, Any]]] = {}
     for thing in as_list(document["annotations"]):
-        if isinstance(thing, dict) and isinstance(thing.get("image_id"), (int, str)):
-            by_image.setdefault(thing["image_id"], []).append(thing)
+        if isinstance(thing, dict):
+            by_image.setdefault(_key(thing.get("image_id")), []).append(thing)
     return [
         _read_image(image, by_image, categories, annotation, opener, index) for image in as_list(document["images"])
     ]
+
+
+def _key(value: object) -> int | str:
+    """An id as files write it; anything else becomes its text, so that it can be looked up and matches nothing."""
+    return value if isinstance(value, (int, str)) else repr(value)
 
 
 def _read_image(
@@ -69,10 +73,11 @@ def _read_image(
     width, height = read_size(image.get("width")), read_size(image.get("height"))
     objects: list[SourceObject] = []
     problems: list[Problem] = []
-    for thing in by_image.get(image.get("id"), []):
-        label = DIFFICULT if thing.get("iscrowd") == 1 else canonical_label(categories.get(thing.get("category_id")))
+    for thing in by_image.get(_key(image.get("id")), []):
+        number = _key(thing.get("category_id"))
+        label = DIFFICULT if thing.get("iscrowd") == 1 else canonical_label(categories.get(number))
         if label is None:
-            category = categories.get(thing.get("category_id"), f"category {thing.get('category_id')}")
+            category = categories.get(number, f"category {number}")
             problems.append(Problem("unknown category", str(category)[:80]))
             continue
         mask = None

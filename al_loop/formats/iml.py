@@ -15,9 +15,8 @@ BLOCK = 20  # consecutive file numbers that count as one group; the gaps in the 
 
 
 def matches(document: Any) -> bool:
-    """Whether a parsed .json file looks like this format."""
-    first = document[0] if isinstance(document, list) and document else None
-    return isinstance(first, dict) and "image_name" in first
+    """Whether a parsed .json file looks like this format: at least one record does."""
+    return isinstance(document, list) and any(isinstance(r, dict) and "image_name" in r for r in document)
 
 
 def read(documents: dict[str, Any], opener: Opener) -> list[SourceImage]:
