@@ -78,5 +78,5 @@ class WorkerRunning(CellloopError):
     """A second worker was to run the durable jobs of one home."""
 
 
-class TrainingUnderWay(CellloopError):
-    """A training was asked for while another one of the same role is queued or running."""
+class NotConnected(CellloopError):
+    """A command needs a Label Studio project and none is connected yet."""

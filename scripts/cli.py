@@ -22,6 +22,7 @@ VERBS: tuple[str, ...] = (
     "serve",
     "promote",
     "rollback",
+    "demo",
     "doctor",
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -21,14 +21,14 @@ def train(
 
     Example: cellloop train --role all_cells --preset lite
     """
-    from al_loop.train_version import train_version
+    from al_loop.first_models import train_here
     from scripts.composition import open_loop
 
     loop = open_loop()
     wanted = {"preset": preset and preset.value, "train_steps": steps}
     settings = loop.settings.model_copy(update={name: value for name, value in wanted.items() if value})
     with console.progress(f"training {role.value}") as advance:
-        trained = train_version(
+        version = train_here(
             replace(loop, settings=settings), role.value, lambda p: advance(p.step, p.steps, p.in_words())
         )
-    console.emit(asdict(trained), as_json)
+    console.emit({"version": version.id, "role": version.role, "status": version.status.value}, as_json)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from al_loop import train_version as module
+from al_loop import first_models as module
 from al_loop.context import Loop
-from al_loop.train_version import train_version
+from al_loop.first_models import train_here
 from backend.credentials import load_credentials
-from backend.errors import NotEnoughData, TrainingUnderWay
+from backend.errors import NotEnoughData, WorkerRunning
 from backend.settings import Settings
 from backend.store import FileStore
 from db import migrate, runs, versions
-from db.models import RunStatus
+from db.models import RunStatus, VersionStatus
 from db.session import Database
 
 
@@ -41,12 +41,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_first_version_serves_and_the_second_waits(loop: Loop) -> None:
-    first, second = (train_version(loop, "infected") for _ in range(2))
-    assert (first.active, second.active) == (True, False)
+    first, second = (train_here(loop, "infected") for _ in range(2))
+    assert (first.status, second.status) == (VersionStatus.active, VersionStatus.candidate)
     with loop.database.session() as session:
         serving = versions.active(session, "infected")
         assert serving is not None
-        assert serving.id == first.version_id
+        assert serving.id == first.id
         assert [run.status for run in runs.runs(session)] == [RunStatus.succeeded] * 2
         assert [decision.kind for decision in versions.decisions(session)] == ["first"]
 
@@ -54,7 +54,7 @@ def test_first_version_serves_and_the_second_waits(loop: Loop) -> None:
 def test_without_labels_the_run_fails_and_the_next_may_start(loop: Loop) -> None:
     for _ in range(2):
         with pytest.raises(NotEnoughData):
-            train_version(loop, "all_cells")
+            train_here(loop, "all_cells")
     with loop.database.session() as session:
         assert [run.status for run in runs.runs(session)] == [RunStatus.failed] * 2
 
@@ -69,7 +69,7 @@ def test_interrupted_run_is_continued(loop: Loop, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module, "retrain", interrupted)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            train_version(loop, "infected")
+            train_here(loop, "infected")
     assert seen[0] == seen[1]
 
 
@@ -77,7 +77,7 @@ def test_run_of_the_worker_is_left_alone(loop: Loop) -> None:
     with loop.database.session() as session:
         run = runs.open_run(session, "infected", "reviews", {}, {})
         assert run is not None
-    with pytest.raises(TrainingUnderWay, match=f"run {run.id}, opened by reviews"):
-        train_version(loop, "infected")
+    with pytest.raises(WorkerRunning, match="the worker has one"):
+        train_here(loop, "infected")
     with loop.database.session() as session:
         assert runs.get(session, run.id).status == RunStatus.queued
