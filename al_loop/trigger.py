@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from al_loop.context import Loop
+from al_loop.retrain import training_config
 from db import labels, runs
 from db.models import RunStatus, TrainingRun, now
 
@@ -62,3 +64,11 @@ def due(session: Session, role: str, config: TriggerConfig) -> dict[str, Any] | 
     if worth < config.threshold:
         return None
     return {"new_cells": counts, "weighted": worth, "threshold": config.threshold}
+
+
+def ask_for_retraining(loop: Loop, why: str, role: str = "infected") -> int | None:
+    """Queue a retraining for the worker because a person wants one; its run, None when one is open already."""
+    config = asdict(training_config(loop.settings, role))
+    with loop.database.session() as session:
+        run = runs.open_run(session, role, "person", {"why": why}, config)
+        return run.id if run is not None else None

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from al_loop.context import Loop
 from backend.credentials import load_credentials
-from backend.errors import DatabaseNotMigrated, LabelStudioUnavailable
+from backend.errors import DatabaseNotMigrated, LabelStudioUnavailable, NotConnected
 from backend.label_studio.server import LabelStudioConfig
 from backend.settings import Settings
 from backend.store import FileStore
+from db import projects
 from db.migrate import pending
+from db.models import Project
 from db.session import Database
 
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -62,3 +65,12 @@ def label_studio_program() -> Path | None:
     beside = Path(__file__).resolve().parents[1] / ".venv-label-studio" / "bin" / "label-studio"
     found = str(beside) if beside.is_file() else shutil.which("label-studio")
     return Path(found) if found else None
+
+
+def connected_projects(loop: Loop) -> Sequence[Project]:
+    """The Label Studio projects we serve. Raises NotConnected when there is none."""
+    with loop.database.session(read_only=True) as session:
+        found = projects.projects(session)
+    if not found:
+        raise NotConnected("expected a connected Label Studio project, found none; run: cellloop label-studio connect")
+    return found

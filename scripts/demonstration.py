@@ -1,0 +1,281 @@
+"""The demonstration: every part started in order on loopback, and ended together.
+
+Everything it makes lies in the home folder (CELLLOOP_HOME), so that a second start finds it and takes seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from al_loop import (
+    calibrate_pair,
+    connect,
+    import_images,
+    preannotate_pool,
+    push,
+    rank,
+    rendered,
+    scripted_expert,
+    trigger,
+)
+from al_loop.context import Loop
+from al_loop.formats.detect import truth_by_sha256
+from backend.errors import CellloopError, UnusableAnnotations
+from backend.instances import ROLES
+from backend.label_studio.expert import ExpertSession
+from backend.label_studio.label_config import parse
+from backend.label_studio.server import LabelStudioServer
+from backend.ports import require_free_port
+from db import images, runs, versions
+from db.migrate import upgrade
+from db.models import Project, RunStatus, TrainingRun
+from scripts import console
+from scripts.composition import label_studio_config, open_loop, read_settings
+from scripts.processes import Child
+from scripts.summary import print_addresses, print_summary
+
+RENDERED_FIELDS = 48
+LABEL_SHARE = 0.4  # of the train images come labelled, for the first models; the rest are the pool to review
+# A demonstration has some 20 images to review: half of their infected cells are enough for a retraining.
+DEFAULTS = {"CELLLOOP_RETRAIN_AFTER": "20", "CELLLOOP_RETRAIN_COOLDOWN_S": "60", "CELLLOOP_POLL_S": "5"}
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the command line asked for."""
+
+    data: Path | None
+    scripted: bool
+    once: bool
+    steps: int | None
+    port: int | None
+    label_studio_port: int | None
+
+
+def demonstrate(wishes: Wishes) -> None:
+    """Bring everything up, let the scripted expert work if asked for, stay until Ctrl-C or `once` is done."""
+    if wishes.data is not None and not wishes.data.exists():
+        raise UnusableAnnotations(f"--data: expected a folder or zip, {wishes.data} is not there")
+    _decide_environment(wishes)
+    settings = read_settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    upgrade(settings.database_url)
+    loop = open_loop()
+    with ExitStack() as stack:
+        studio = _label_studio(stack)
+        source = _smears(loop, wishes)
+        _first_models(loop)
+        studio.join()
+        _backend(stack, loop)
+        project = _project(loop)
+        worker = _child(stack, loop, "worker")
+        print_addresses(loop, project)
+        if wishes.scripted:
+            run = _scripted_reviews(loop, project, source, worker)
+            if wishes.once:
+                print_summary(loop, project, run)
+                return
+        print("Ctrl-C ends everything that was started here.", flush=True)
+        try:
+            while True:
+                worker.check()
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            print("stopping", flush=True)
+
+
+def _decide_environment(wishes: Wishes) -> None:
+    """Ports and pace, for this process and its children. Ports are kept with the home: addresses stay good."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    if wishes.steps is not None:
+        os.environ["CELLLOOP_TRAIN_STEPS"] = str(wishes.steps)
+    home = read_settings().home
+    note = home / "ports.json"
+    kept = json.loads(note.read_text()) if note.exists() else {}
+    ports = {
+        "backend": wishes.port or kept.get("backend") or _free_port(9090),
+        "label_studio": wishes.label_studio_port or kept.get("label_studio") or _free_port(8080),
+    }
+    for port in ports.values():
+        require_free_port("127.0.0.1", port)
+    home.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(ports))
+    os.environ["CELLLOOP_HOME"] = str(home)
+    os.environ["CELLLOOP_PORT"] = str(ports["backend"])
+    os.environ["CELLLOOP_LABEL_STUDIO_URL"] = f"http://127.0.0.1:{ports['label_studio']}"
+
+
+def _free_port(wanted: int) -> int:
+    try:
+        require_free_port("127.0.0.1", wanted)
+        return wanted
+    except CellloopError:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Say what begins, and how long it took."""
+    print(f"{what} ...", flush=True)
+    began = time.monotonic()
+    yield
+    print(f"{what}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+class _Starting(threading.Thread):
+    """Label Studio's first start takes half a minute: meanwhile smears come in and models train."""
+
+    def __init__(self, server: LabelStudioServer) -> None:
+        super().__init__(daemon=True)
+        self.server = server
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.server.start()
+        except CellloopError as error:
+            self.error = error
+
+    def join(self, timeout: float | None = None) -> None:
+        with _told("waiting for Label Studio"):
+            super().join(timeout)
+        if self.error is not None:
+            raise self.error
+
+
+def _label_studio(stack: ExitStack) -> _Starting:
+    server = LabelStudioServer(label_studio_config(read_settings()))
+    stack.callback(server.stop)
+    starting = _Starting(server)
+    starting.start()
+    return starting
+
+
+def _smears(loop: Loop, wishes: Wishes) -> Path:
+    """Import what was asked for, once; where it lies."""
+    source = (wishes.data or loop.settings.home / "rendered").resolve()
+    with loop.database.session(read_only=True) as session:
+        known = any(row.source == str(source) for row in images.imports(session))
+    if known:
+        return source
+    if wishes.data is None:
+        with _told(f"rendering {RENDERED_FIELDS} smears"), console.progress("rendering") as advance:
+            rendered.write_coco_folder(
+                source, RENDERED_FIELDS, on_progress=lambda done, total: advance(done, total, "")
+            )
+    with _told(f"importing {source.name}"), console.progress("importing") as advance:
+        report = import_images.import_images(
+            loop.database, loop.store, source, label_share=LABEL_SHARE, on_progress=advance
+        )
+    print(*report.lines(), sep="\n", flush=True)
+    return source
+
+
+def _first_models(loop: Loop) -> None:
+    """Train both roles side by side, one processor each: faster than one after the other on both."""
+    with loop.database.session(read_only=True) as session:
+        missing = [role for role in ROLES if versions.active(session, role) is None]
+    with ExitStack() as stack:
+        children = {}
+        for role in missing:
+            one_thread = {"OMP_NUM_THREADS": "1"} if len(missing) > 1 else {}
+            children[role] = _child(stack, loop, "train", "--role", role, **one_thread)
+        if children:
+            with _told(f"training the first {' and '.join(missing)}"):
+                _watch_training(loop, children)
+    calibrate_pair.ensure_pair(loop)
+    with _told("pre-annotating"), console.progress("pre-annotating") as advance:
+        preannotate_pool.preannotate_pool(loop, lambda done, total: advance(done, total, ""))
+    rank.rank(loop.database)
+
+
+def _watch_training(loop: Loop, children: dict[str, Child]) -> None:
+    with ExitStack() as stack:
+        bars = {role: stack.enter_context(console.progress(role)) for role in list(children)[:1]}
+        while any(child.process.poll() is None for child in children.values()):
+            with loop.database.session(read_only=True) as session:
+                found = [runs.latest(session, role) for role in children]
+            done, total = sum(run.step for run in found if run), sum(run.steps for run in found if run)
+            for advance in bars.values():
+                advance(done, total, " | ".join(f"{run.role}: {run.message}" for run in found if run))
+            time.sleep(0.5)
+    for child in children.values():
+        child.check()
+
+
+def _child(stack: ExitStack, loop: Loop, verb: str, *arguments: str, **environment: str) -> Child:
+    name = "-".join([verb, *(part for part in arguments if not part.startswith("-"))])
+    child = Child(name, [verb, *arguments], environment, loop.settings.home / "logs" / f"{name}.log")
+    stack.callback(child.stop)
+    return child
+
+
+def _backend(stack: ExitStack, loop: Loop) -> None:
+    child = _child(stack, loop, "serve")
+    login = (loop.credentials.basic_user, loop.credentials.basic_password)
+
+    def up() -> bool:
+        try:
+            return httpx.get(f"{loop.settings.backend_url}/health", auth=login, timeout=1.0).is_success
+        except httpx.HTTPError:
+            return False
+
+    child.wait(up, timeout_s=60)
+
+
+def _project(loop: Loop) -> Project:
+    studio = loop.label_studio()
+    project = connect.connect(loop, studio)
+    with _told("pushing predictions and order"), console.progress("pushing") as advance:
+        report = push.push(loop, studio, project, lambda done, total: advance(done, total, ""))
+    print(f"pushed {report.predictions} predictions of {report.model_version}, {report.tasks} new tasks", flush=True)
+    return project
+
+
+def _scripted_reviews(loop: Loop, project: Project, source: Path, worker: Child) -> TrainingRun:
+    """Review what Label Studio serves next until a retraining is under way, then wait for its decision."""
+    truth = truth_by_sha256(source)
+    config = parse(project.label_config)
+    expert = ExpertSession(loop.settings.label_studio_url, loop.label_studio_token)
+    with loop.database.session(read_only=True) as session:
+        before = runs.latest(session, "infected")
+        waiting = images.counts(session)["pool"]
+    last = before.id if before else 0
+    reviewed = 0
+    with _told("the scripted expert reviews"), console.progress("reviewing") as advance:
+        while (run := _newer_run(loop, last)) is None:
+            worker.check()
+            if scripted_expert.review_next(expert, project, config, truth) is None:
+                trigger.ask_for_retraining(loop, "the scripted expert has reviewed every image")
+                continue
+            reviewed += 1
+            advance(reviewed, waiting, "")
+    with _told(f"retraining (run {run.id}, {run.trigger})"), console.progress("retraining") as advance:
+        while run.status in (RunStatus.queued, RunStatus.running):
+            worker.check()
+            advance(run.step, run.steps, run.message)
+            time.sleep(0.5)
+            with loop.database.session(read_only=True) as session:
+                run = runs.get(session, run.id)
+    if run.status is not RunStatus.succeeded:
+        raise CellloopError(f"retraining ended as {run.status.value}: {run.error or run.message}; see {worker.log}")
+    return run
+
+
+def _newer_run(loop: Loop, last: int) -> TrainingRun | None:
+    with loop.database.session(read_only=True) as session:
+        run = runs.latest(session, "infected")
+    return run if run is not None and run.id > last else None
