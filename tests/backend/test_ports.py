@@ -17,6 +17,7 @@ def test_a_free_port_stays_free() -> None:
     require_free_port("127.0.0.1", port)
     with socket.socket() as server:
         server.bind(("127.0.0.1", port))  # asking did not take it
+        assert server.getsockname()[1] == port
 
 
 def test_a_held_port_is_named_with_what_to_do() -> None:
