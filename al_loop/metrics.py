@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from backend.overlap import intersection_over_area, iou_matrix
 from numpy.typing import NDArray
 
 from backend.errors import NotEnoughData
 from backend.instances import CLASSES, INFECTED_INDEX, Instances
+from backend.overlap import intersection_over_area, iou_matrix
 
 POOLED = "infected"  # the channel that counts every infected stage as one class
 CHANNELS: tuple[str, ...] = (*CLASSES, POOLED)
@@ -173,12 +173,13 @@ def match_images(
             f"evaluation: expected truths, detections and ignore regions of the same images (at least one), "
             f"got {len(truths)}, {len(detections)} and {len(ignore)}"
         )
-    overlaps, ignored = [], []
+    overlaps: list[NDArray[Any]] = []
+    ignored: list[NDArray[np.bool_]] = []
     for truth, seen, regions in zip(truths, detections, ignore, strict=True):
         regions = np.asarray(regions, dtype=np.float32).reshape(-1, 4)
         overlaps.append(iou_matrix(seen.boxes, truth.boxes))
         inside = intersection_over_area(seen.boxes, regions) >= MATCH_IOU
-        ignored.append(inside.any(axis=1))
+        ignored.append(np.asarray(inside.any(axis=1)))
     return {name: match_channel(name, truths, detections, overlaps, ignored) for name in CHANNELS}
 
 

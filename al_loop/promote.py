@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from al_loop.context import Loop
 from al_loop.metrics import (
     POOLED,
     EvaluationReport,
@@ -20,7 +21,13 @@ from al_loop.metrics import (
     paired_differences,
     recall_at_false_positives,
 )
+from backend.errors import NotEnoughData
 from backend.instances import CLASSES
+from db.errors import NotFound
+from db.models import PromotionDecision
+from db.runs import evaluation_of, get_evaluation
+from db.session import Database
+from db.versions import activate, active, active_pair, decisions, get, previous, reject
 
 
 @dataclass(frozen=True)
@@ -115,3 +122,57 @@ def gate(incumbent: EvaluationReport, candidate: EvaluationReport, config: GateC
         elif result.difference < -config.delta and result.high < 0:
             failures.append(f"{result.in_words()}: falls")
     return Verdict(promote=not failures, reasons=failures + passes, numbers=numbers)
+
+
+def decide(loop: Loop, version_id: int, evaluation_id: int | None, run_id: int | None = None) -> Verdict:
+    """Let the candidate serve or turn it down, and record why. Repeated for the same run, it answers the same.
+
+    evaluation_id: what `evaluate_candidate` gave. None, or no incumbent: there is nothing to compare, it serves.
+    Raises NotEnoughData when the incumbent pair was not evaluated on the same frozen images.
+    """
+    with loop.database.session() as session:
+        for decision in decisions(session, version_id):
+            if run_id is not None and decision.run_id == run_id:
+                return Verdict(decision.promote, list(decision.reasons), {})
+        role = get(session, version_id).role
+        incumbent = active(session, role)
+        serving = active_pair(session)
+        if incumbent is None or serving is None or evaluation_id is None:
+            verdict = Verdict(True, [f"nothing to compare with: no pair with a version of {role} serves yet"], {})
+            activate(
+                session, version_id, kind="first", reasons=verdict.reasons, evaluation_id=evaluation_id, run_id=run_id
+            )
+            return verdict
+        candidate = get_evaluation(session, evaluation_id)
+        known = evaluation_of(session, serving.id, candidate.split_sha256)
+        if known is None:
+            raise NotEnoughData(
+                f"promotion of version {version_id}: expected an evaluation of the serving pair {serving.name} on the "
+                "same frozen images, found none; evaluate the candidate again"
+            )
+        verdict = gate(
+            EvaluationReport.from_json(known.report),
+            EvaluationReport.from_json(candidate.report),
+            GateConfig(delta=loop.settings.gate_delta),
+        )
+        record = activate if verdict.promote else reject
+        record(session, version_id, kind="gate", reasons=verdict.reasons, evaluation_id=evaluation_id, run_id=run_id)
+    return verdict
+
+
+def promote(database: Database, version_id: int, *, reason: str = "a person decided") -> PromotionDecision:
+    """A person lets a version serve, whatever the gate said. Raises NotFound, IllegalTransition."""
+    with database.session() as session:
+        return activate(session, version_id, kind="person", reasons=[reason])
+
+
+def rollback(database: Database, role: str, *, reason: str = "rolled back by a person") -> PromotionDecision:
+    """Let the version serve again that the active one replaced; repeated, one further back.
+
+    Raises NotFound when the active version replaced nothing.
+    """
+    with database.session() as session:
+        before = previous(session, role)
+        if before is None:
+            raise NotFound(f"{role}: expected a version that the active one replaced, found none; nothing changed")
+        return activate(session, before.id, kind="rollback", reasons=[reason])

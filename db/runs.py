@@ -176,3 +176,17 @@ def metrics_of(session: Session, evaluation_id: int) -> dict[tuple[str, str], Me
         (row.name, row.class_name): MetricRow(row.name, row.value, row.n, row.class_name, row.low, row.high)
         for row in rows
     }
+
+
+def newest_evaluation(session: Session, pair_id: int) -> Evaluation | None:
+    """The newest evaluation of this pair on any split."""
+    query = select(Evaluation).where(Evaluation.pair_id == pair_id).order_by(Evaluation.id.desc()).limit(1)
+    return session.scalar(query)
+
+
+def get_evaluation(session: Session, evaluation_id: int) -> Evaluation:
+    """The evaluation with this id. Raises NotFound."""
+    evaluation = session.get(Evaluation, evaluation_id)
+    if evaluation is None:
+        raise NotFound(f"expected an evaluation with id {evaluation_id}, found none")
+    return evaluation
