@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
@@ -56,9 +57,14 @@ class LabelControl:
     from_name: str
     labels: tuple[str, ...]
 
+    @cached_property
+    def _spellings(self) -> dict[str, str]:
+        # Asked for every cell of thousands of tasks: worked out once per control.
+        return {canonical_label(own): own for own in reversed(self.labels)}
+
     def spelling(self, label: str) -> str | None:
-        """How this control spells our `label`, None when it has no such label."""
-        return next((own for own in self.labels if canonical_label(own) == label), None)
+        """How this control spells our `label` (its first such label), None when it has none."""
+        return self._spellings.get(label)
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,11 @@ class LabelConfig:
 
     def control(self, kind: Kind) -> LabelControl | None:
         """The control of this kind that carries all classes, None when there is none."""
-        return next((c for c in self.controls if c.kind == kind and not missing_classes(c)), None)
+        return self._carriers.get(kind)
+
+    @cached_property
+    def _carriers(self) -> dict[Kind, LabelControl]:
+        return {c.kind: c for c in reversed(self.controls) if not missing_classes(c)}
 
     @property
     def wants_masks(self) -> bool:
