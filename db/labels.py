@@ -97,7 +97,8 @@ def _live(
     if image_ids is not None:
         in_thread = in_thread.where(LabelRevision.image_id.in_(image_ids))
     if thread is not None:
-        in_thread = in_thread.where(LabelRevision.thread == thread)
+        states = select(Review.id).where(Review.thread == thread)  # reviews have an index by thread
+        in_thread = in_thread.where(LabelRevision.review_id.in_(states))
     if as_of is not None:
         in_thread = in_thread.where(LabelRevision.decided_at <= as_of)
     if until is not None:
