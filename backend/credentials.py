@@ -31,6 +31,11 @@ class Credentials:
     basic_password: str
     webhook_secret: str
 
+    @property
+    def webhook_headers(self) -> dict[str, str]:
+        """What Label Studio must send with every webhook."""
+        return {"Authorization": f"Bearer {self.webhook_secret}"}
+
     @classmethod
     def generate(cls) -> Credentials:
         """A fresh set from the operating system's random source."""

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Body, Depends
 from backend.api import auth
 from backend.api.deps import ServerDep
 from backend.api.errors import MalformedRequest
+from backend.label_studio.protocol import wake_up
 from db import inbox
 
 log = logging.getLogger(__name__)
@@ -24,11 +25,14 @@ MAX_ACTION = 64
 
 @router.post("/webhook", status_code=202)
 def webhook(server: ServerDep, body: Annotated[dict[str, Any], Body()]) -> dict[str, bool]:
-    """Store the event (START_TRAINING among them) for the worker. Raises MalformedRequest without an action."""
+    """Store which project, tasks and annotations the event is about (START_TRAINING too), for the worker.
+
+    Raises MalformedRequest without an action.
+    """
     action = body.get("action")
     if not isinstance(action, str) or not 0 < len(action) <= MAX_ACTION:
         raise MalformedRequest(f"action: expected a text of 1 to {MAX_ACTION} characters, got {str(action)[:80]!r}")
     with server.database.session() as session:
-        inbox.receive(session, action, body)
+        inbox.receive(session, action, wake_up(body))
     log.info("webhook %s", action)
     return {"received": True}

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import uvicorn
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import insert
 
@@ -24,6 +30,7 @@ from db.models import Cell, Image, PredictedCell, Prediction
 from db.session import Database
 from tests import builders
 from tests.backend.smears import HEIGHT, WIDTH, DiscDetector, png
+from tests.label_studio_fixture import free_port
 
 LABEL_STUDIO = "http://127.0.0.1:8999"
 
@@ -139,6 +146,26 @@ class Bench:
             "params": {"login": None, "password": None, "context": None},
             **changes,
         }
+
+
+@contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    """The app under a real uvicorn on a free loopback port; its address."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started:
+        assert thread.is_alive(), "the server ended while starting"
+        assert time.monotonic() < deadline, "the server did not start within 30 s"
+        thread.join(0.02)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+    assert not thread.is_alive(), "the server did not stop"
 
 
 class _NoAuth:

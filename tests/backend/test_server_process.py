@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
-import uvicorn
 
 from backend.api.app import create_app
 from backend.errors import PortInUse
 from backend.ports import require_free_port
-from tests.backend.server import Bench
+from tests.backend.server import Bench, running
 
 
 @pytest.fixture
 def url(bench: Bench) -> Iterator[str]:
-    with socket.socket() as finder:
-        finder.bind(("127.0.0.1", 0))
-        port = finder.getsockname()[1]
-    app = create_app(bench.settings, loader=bench.pairs)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 30
-    while not server.started:
-        assert thread.is_alive(), "the server ended while starting"
-        assert time.monotonic() < deadline, "the server did not start within 30 s"
-        thread.join(0.02)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(30)
-    assert not thread.is_alive()
+    with running(create_app(bench.settings, loader=bench.pairs)) as url:
+        yield url
 
 
 def test_the_protocol_over_the_wire(url: str, bench: Bench) -> None:
