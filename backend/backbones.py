@@ -133,7 +133,8 @@ def resnet50_mask_rcnn(pretrained: bool) -> MaskRCNN:
     """
     weights = MaskRCNN_ResNet50_FPN_V2_Weights.DEFAULT if pretrained else None
     try:
-        model = maskrcnn_resnet50_fpn_v2(weights=weights, weights_backbone=None, trainable_backbone_layers=3)
+        layers = 3 if pretrained else None
+        model = maskrcnn_resnet50_fpn_v2(weights=weights, weights_backbone=None, trainable_backbone_layers=layers)
     except (URLError, OSError, RuntimeError) as error:
         raise WeightsUnavailable(
             "preset resnet50: expected torchvision's COCO weights in the cache or a network to fetch them from, "

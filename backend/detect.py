@@ -16,11 +16,12 @@ from torch import Tensor
 
 from backend.backbones import fold_batch_norm
 from backend.checkpoints import load_strictly, load_weights, save_weights
-from backend.detector_model import CellMaskRCNN, Limits, TruthRules
+from backend.detector_model import CellMaskRCNN, Limits
 from backend.errors import WeightsCorrupt
 from backend.instances import CLASS_INDEX, CLASSES, ROLES, Instances, role_classes
 from backend.masks import paste
 from backend.presets import PRESETS
+from backend.unknown_truth import TruthRules
 
 _BATCH = {"cuda": 8, "mps": 4, "cpu": 1}
 

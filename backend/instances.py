@@ -153,8 +153,8 @@ SOURCES: tuple[str, ...] = ("both", "all_cells", "infected")
 class FusedInstances:
     """The cells of one image after fusion: one class distribution per cell, and where it came from.
 
-    cells: the fused Instances; `labels` is the most probable class given that there is a cell, `scores` its
-    probability. score_all_cells, score_infected: (N,) float32, raw (uncalibrated) score of each model's best
+    cells: the fused Instances; `labels` is decided in two steps, infected or not and then which class; `scores` is
+    its probability. score_all_cells, score_infected: (N,) float32, raw (uncalibrated) score of each model's best
     class, NaN where that model saw nothing. sources: (N,) int64, index into SOURCES.
     pair_iou: (N,) float32, IoU of the two boxes, NaN unless both saw the cell.
     disputed: (N,) bool, all_cells says not infected and infected says infected (or their stages differ).
