@@ -25,6 +25,7 @@ def encode_brush(mask: NDArray[np.bool_]) -> list[int]:
     lengths[np.cumsum(pieces) - 1] = runs - (pieces - 1) * LONGEST_RUN
     values = np.repeat(values, pieces)
     choice = np.searchsorted([1 << bits for bits in RUN_BITS], lengths)
+    choice[np.repeat(pieces > 1, pieces)] = len(RUN_BITS) - 1  # as the SDK does, however short the last piece
     size = np.array(RUN_BITS, dtype=np.uint64)[choice]
     # One code: 1, two bits choosing the field, the length less one, the byte. Left-aligned in 32 bits, then packed.
     code = (((np.uint64(4) + choice.astype(np.uint64)) << size | (lengths - 1)) << np.uint64(8)) | values

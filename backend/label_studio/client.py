@@ -168,18 +168,18 @@ class LabelStudio:
     def import_predictions(self, project_id: int, predictions: Sequence[Mapping[str, Any]]) -> int:
         """Add predictions {task, model_version, score, result}; how many there are now more.
 
-        Not idempotent: a repeated item is stored twice. One invalid item (a control or label that the configuration
-        does not have, a score outside [0, 1]) makes Label Studio store none of its request and answer 201: refused
-        here.
+        Not idempotent: a repeated item is stored twice, so ask `prediction_ids` what is there before repeating a push.
+        Label Studio leaves invalid items out (a control or label that the configuration does not have, a score outside
+        [0, 1]) and still answers 201: refused here, though the valid ones of the block are stored.
         """
         for start in range(0, len(predictions), PREDICTIONS_PER_IMPORT):
             block = [dict(item) for item in predictions[start : start + PREDICTIONS_PER_IMPORT]]
             answer = self.transport.post(f"/api/projects/{project_id}/import/predictions", block)
             if answer.get("created") != len(block):
                 raise LabelStudioRefused(
-                    f"import of predictions: expected {len(block)} to be stored, Label Studio stored "
-                    f"{answer.get('created')}; {start} before them are stored. Do the control and its labels exist in "
-                    f"the project's labelling configuration?"
+                    f"import of predictions: expected {start + len(block)} to be stored so far, Label Studio stored "
+                    f"{start + answer.get('created', 0)}; do their controls and labels exist in the project's "
+                    f"labelling configuration?"
                 )
         return len(predictions)
 
