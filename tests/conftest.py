@@ -30,13 +30,19 @@ def _postgres_tools() -> Path | None:
     return newest[-1].parent if newest else None
 
 
+def _memory() -> str | None:
+    """A folder that lives in memory and has room for some databases, else None: the default."""
+    shared = "/dev/shm"
+    return shared if os.path.isdir(shared) and shutil.disk_usage(shared).free > 2 * 1024**3 else None
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """Address of a real PostgreSQL server of our own, reachable through a socket in its own folder."""
     tools = _postgres_tools()
     if tools is None:
         pytest.skip("no PostgreSQL server here: expected initdb on the PATH or in /usr/lib/postgresql")
-    folder = Path(tempfile.mkdtemp(prefix="cellloop-pg-"))
+    folder = Path(tempfile.mkdtemp(prefix="cellloop-pg-", dir=_memory()))
     as_root = os.geteuid() == 0  # PostgreSQL refuses to run as root
     if as_root:
         shutil.chown(folder, "postgres")
