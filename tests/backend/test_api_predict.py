@@ -134,7 +134,7 @@ def test_what_the_budget_does_not_cover_is_requested(tmp_path: Path, sqlite_url:
 class SlowDetector(DiscDetector):
     """A disc detector that takes its time, by a clock the test can read."""
 
-    seconds = 0.3
+    seconds = 0.6
 
     def detect(self, image: Any, masks: bool = False) -> Any:
         end = time.monotonic() + self.seconds
@@ -144,7 +144,7 @@ class SlowDetector(DiscDetector):
 
 
 def test_detecting_stops_before_the_budget_is_over(tmp_path: Path, sqlite_url: str) -> None:
-    bench = Bench(tmp_path / "home", sqlite_url, predict_budget_s=1.0)
+    bench = Bench(tmp_path / "home", sqlite_url, predict_budget_s=2.0)
     bench.pairs = lambda row: Pair(row.name, SlowDetector("all_cells"), DiscDetector("infected"), FusionConfig())  # type: ignore[assignment]
     images = [bench.add_image(seed) for seed in range(12)]
     bench.activate_pair()
