@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -105,6 +106,7 @@ class Detector:
         self.config = config
         self.device = torch.device(device)
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()
+        self._one_at_a_time = threading.Lock()  # with_masks is the model's state, and requests come in threads
         self._columns = np.array([CLASS_INDEX[name] for name in role_classes(config.role)])
 
     def detect(self, image: NDArray[np.uint8], masks: bool = False) -> Instances:
@@ -128,8 +130,9 @@ class Detector:
                 raise ValueError(f"an image: expected (h, w, 3) uint8 RGB, got {image.shape} {image.dtype}")
         small = [resize_image(image, self.config) for image in images]
         tensors = [torch.from_numpy(np.ascontiguousarray(image)).to(self.device) for image in small]
-        self.model.roi_heads.with_masks = masks
-        answers = self.model([tensor.permute(2, 0, 1).float() / 255 for tensor in tensors])
+        with self._one_at_a_time:
+            self.model.roi_heads.with_masks = masks
+            answers = self.model([tensor.permute(2, 0, 1).float() / 255 for tensor in tensors])
         results = []
         for image, scaled, answer in zip(images, small, answers, strict=True):
             results.append(self._instances(answer, scaled.shape[:2], image.shape[:2], masks))

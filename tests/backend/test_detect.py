@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +133,14 @@ def test_the_mask_head_does_not_run_for_boxes(detector: Detector, monkeypatch: p
     detector.detect(_noise())
     with pytest.raises(AssertionError, match="the mask head ran"):
         detector.detect(_noise(), masks=True)
+
+
+def test_threads_that_ask_for_different_things_get_them(detector: Detector) -> None:
+    small = _noise(64, 80)
+    with ThreadPoolExecutor(4) as pool:
+        wishes = [index % 2 == 0 for index in range(12)]
+        answers = list(pool.map(lambda wish: detector.detect(small, masks=wish), wishes))
+    assert [len(answer.masks) > 0 for answer in answers] == wishes
 
 
 def test_detecting_many_equals_detecting_one_by_one(detector: Detector) -> None:
