@@ -108,7 +108,9 @@ class Contestant:
         return cls(all_cells.id, infected.id, (all_cells.weights_sha256, infected.weights_sha256))
 
 
-def evaluate_candidate(loop: Loop, version_id: int, on_progress: Report = _silent) -> int | None:
+def evaluate_candidate(
+    loop: Loop, version_id: int, on_progress: Report = _silent, bench: Bench | None = None
+) -> int | None:
     """Measure the pair this version would make, and the incumbent pair where there is one, on the frozen test split.
 
     Returns the id of the candidate's evaluation; None while the other role has no active version or, for the first
@@ -132,7 +134,7 @@ def evaluate_candidate(loop: Loop, version_id: int, on_progress: Report = _silen
             return None
         validation = labelled_images(session, Split.validation)
         known = truth(session, [image.id for image in validation])
-    bench = Bench(loop.store, loop.settings.device)
+    bench = bench or Bench(loop.store, loop.settings.device)
     if serving is not None:
         evaluate_contestant(loop.database, bench, serving, ruler, known, on_progress)
     return evaluate_contestant(loop.database, bench, candidate, ruler, known, on_progress)
