@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from al_loop.bench import Bench
 from al_loop.context import Loop
 from al_loop.dataset import LabelledCell, LabelledImage
-from al_loop.evaluate import Bench, evaluate_candidate, evaluate_pair
+from al_loop.evaluate import evaluate_candidate, evaluate_pair
 from al_loop.promote import decide, promote, rollback
 from al_loop.ruler import freeze_ruler
 from backend.credentials import load_credentials

@@ -1,0 +1,46 @@
+"""Detectors by their weights, and what each saw in stored images, so that nothing is loaded or detected twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from al_loop.dataset import LabelledImage
+from backend.detect import Detector, load_detector, pick_device
+from backend.images import read_image
+from backend.instances import Instances
+from backend.store import FileStore
+
+
+@dataclass
+class Bench:
+    """Where stored versions look at stored images. device: as in the settings. For one comparison, then dropped."""
+
+    store: FileStore
+    device: str
+    _detectors: dict[str, Detector] = field(default_factory=dict)
+    _seen: dict[tuple[str, str], Instances] = field(default_factory=dict)
+
+    def see(self, weights_sha256: str, images: Iterable[LabelledImage]) -> list[Instances]:
+        """What the detector with these weights sees in each image. Raises WeightsCorrupt, StoredFileCorrupt."""
+        found = []
+        for image in images:
+            key = (weights_sha256, image.sha256)
+            if key not in self._seen:
+                self._seen[key] = self.detector(weights_sha256).detect(self.read(image))
+            found.append(self._seen[key])
+        return found
+
+    def detector(self, weights_sha256: str) -> Detector:
+        """The detector with these weights, from the store. Raises WeightsCorrupt."""
+        if weights_sha256 not in self._detectors:
+            path = self.store.path(f"weights/{weights_sha256[:2]}/{weights_sha256}.safetensors")
+            self._detectors[weights_sha256] = load_detector(path, weights_sha256, pick_device(self.device))
+        return self._detectors[weights_sha256]
+
+    def read(self, image: LabelledImage) -> NDArray[np.uint8]:
+        """Pixels (h, w, 3) uint8 RGB of a stored image. Raises StoredFileCorrupt."""
+        return read_image(self.store.read(image.file, image.sha256))
