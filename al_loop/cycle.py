@@ -63,7 +63,7 @@ def retrain(run_id: int) -> int:
 
 
 @DBOS.step()
-def evaluate(run_id: int, version_id: int) -> int:
+def evaluate(run_id: int, version_id: int) -> int | None:
     """Candidate and incumbent on the frozen test split. Returns the candidate's evaluation."""
     loop = current_loop()
     note(run_id, "evaluating on the frozen test split")
@@ -71,7 +71,7 @@ def evaluate(run_id: int, version_id: int) -> int:
 
 
 @DBOS.step()
-def promote(run_id: int, version_id: int, evaluation_id: int) -> bool:
+def promote(run_id: int, version_id: int, evaluation_id: int | None) -> bool:
     """The gate's decision, recorded with its reasons. True: the candidate serves from now on."""
     loop = current_loop()
     verdict = promoting.decide(loop, version_id, evaluation_id, run_id)

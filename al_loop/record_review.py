@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from al_loop.revise import Answer, Change, Shown, revise
 from backend.label_studio.label_config import LabelConfig
 from backend.label_studio.protocol import Annotation
-from backend.label_studio.regions import from_regions
+from backend.label_studio.regions import ParsedRegion, from_regions
 from db import cells, labels, predictions, queue, reviews, versions
 from db.models import Action, Image, ItemStatus, Project, Review, ReviewStatus, now
 
@@ -96,7 +96,7 @@ def record_review(session: Session, source: Source, annotation: Annotation, repo
     parsed = from_regions(annotation.result, source.config, (image.height, image.width))
     where = f"task {source.ls_task_id}, annotation {annotation.id}"
     report.problems += [f"{where}: {problem}" for problem in parsed.problems]
-    drawn = [Answer(r.key, r.box, r.label, r.shape, r.mask["counts"] if r.mask else None) for r in parsed.regions]
+    drawn = [Answer(r.key, r.box, r.label, r.shape, _drawn_mask(r)) for r in parsed.regions]
     before = {
         live.key: Shown(live.box, live.label) if live.label is not None and live.box is not None else None
         for live in labels.thread_labels(session, thread)
@@ -105,6 +105,11 @@ def record_review(session: Session, source: Source, annotation: Annotation, repo
     _append(session, review, revise(predicted, before, _with_known_keys(session, image.id, drawn)), shown, report)
     queue.close(session, image.id, ItemStatus.done)
     return thread
+
+
+def _drawn_mask(region: ParsedRegion) -> bytes | None:
+    """COCO RLE counts of what the expert drew; an untouched outline is still the machine's."""
+    return region.mask["counts"] if region.mask is not None and region.origin != "prediction" else None
 
 
 def withdraw(session: Session, last: Review, report: SyncReport) -> None:

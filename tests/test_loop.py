@@ -1,0 +1,270 @@
+"""The whole story, against a real Label Studio, real processes and (where there are some) real smears.
+
+Read it from top to bottom: it is what cellloop does. The detectors are trained for a few seconds only, so nothing is
+said here about how good they are; `docs/results/` is where that is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+
+import pytest
+
+from al_loop.connect import connect
+from al_loop.first_models import train_here
+from al_loop.import_images import import_images
+from al_loop.preannotate_pool import preannotate_pool
+from al_loop.push import push
+from al_loop.rank import rank
+from al_loop.scripted_expert import review_next
+from al_loop.sync import sync
+from al_loop.trigger import ask_for_retraining
+from backend.label_studio.label_config import parse
+from backend.label_studio.protocol import Task
+from db import images, labels, predictions, projects, queue, reviews, runs, versions
+from db.models import Action, RunStatus, VersionStatus
+from tests.label_studio_fixture import RunningLabelStudio
+from tests.story import Story, assert_same_truth, open_story, some_smears, truth_of
+
+pytestmark = pytest.mark.label_studio
+
+QUICK = {
+    "train_steps": "8",
+    "short_side": "320",
+    "train_crop": "192",
+    "poll_s": "600",  # what comes within seconds came by webhook
+    "retrain_after": "1000000",
+    "retrain_cooldown_s": "0",
+    # Detectors trained for seconds differ by chance; this story is about the path, the gate has tests of its own.
+    "gate_delta": "1",
+}
+
+
+@pytest.fixture(scope="module")
+def story(
+    label_studio: RunningLabelStudio, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Story]:
+    """Smears imported, both models trained, everything pushed."""
+    folder = tmp_path_factory.mktemp("story")
+    try:
+        real = request.getfixturevalue("data_root")
+    except pytest.skip.Exception:
+        real = None
+    with open_story(label_studio, folder, "the story", **QUICK) as story:
+        loop = story.loop
+        import_images(loop.database, loop.store, some_smears(folder, real), label_share=0.3)
+        for role in ("all_cells", "infected"):
+            train_here(loop, role)
+        preannotate_pool(loop)
+        rank(loop.database)
+        story.serve()
+        project = connect(loop, loop.label_studio())
+        push(loop, loop.label_studio(), project)
+        yield story
+
+
+def wait_for_revisions(story: Story, count: int, timeout_s: float) -> float:
+    """Seconds until SQL holds this many label revisions."""
+
+    def enough() -> bool:
+        with story.loop.database.session(read_only=True) as session:
+            return labels.newest_revision_id(session) >= count
+
+    return story.wait_for(enough, timeout_s, f"{count} label revisions")
+
+
+def newest_revision(story: Story) -> int:
+    with story.loop.database.session(read_only=True) as session:
+        return labels.newest_revision_id(session)
+
+
+def test_every_pool_image_waits_in_label_studio_with_our_prediction(story: Story) -> None:
+    client, project = story.label_studio.client(), story.project
+    with story.loop.database.session(read_only=True) as session:
+        pool = images.pool(session)
+        assert len(pool) >= 8
+        assert len(queue.pending(session)) == len(pool)
+        pair = versions.active_pair(session)
+        assert pair is not None
+        expected = {
+            task.ls_task_id: len(predictions.predicted_cells(session, task.pushed_prediction_id))
+            for task in projects.tasks(session, project.id)
+            if task.pushed_prediction_id is not None
+        }
+    held = client.prediction_ids(project.ls_project_id, pair.name)
+    assert set(held) == set(expected) == client.task_ids(project.ls_project_id)
+    shown = {task_id: client.prediction(prediction_id) for task_id, prediction_id in held.items()}
+    assert {task_id: len(p.result) for task_id, p in shown.items() if p is not None} == expected
+    assert client.project(project.ls_project_id).model_version == pair.name
+
+
+def test_pushing_again_adds_nothing(story: Story) -> None:
+    report = push(story.loop, story.loop.label_studio(), story.project)
+    assert (report.tasks, report.predictions, report.rescored) == (0, 0, 0)
+
+
+def test_label_studio_serves_our_order_and_every_action_ends_in_sql(story: Story) -> None:
+    """The expert goes through the queue and does something else with each task."""
+    expert, project = story.label_studio.expert(), story.project
+    with story.loop.database.session(read_only=True) as session:
+        tasks = {task.image_id: task.ls_task_id for task in projects.tasks(session, project.id)}
+        our_order = [tasks[item.image_id] for item in queue.pending(session)]
+    served: list[int] = []
+    expected: dict[int, set[Action]] = {}
+
+    def next_task() -> tuple[Task, list[dict], int]:
+        task = expert.next_task(project.ls_project_id)
+        assert task is not None
+        served.append(task.id)
+        prediction = task.predictions[-1]
+        assert prediction.result, "the expert is shown our cells"
+        return task, deepcopy(prediction.result), prediction.id
+
+    def label_of(region: dict) -> list[str]:
+        return region["value"]["rectanglelabels"]
+
+    task, result, parent = next_task()  # 1. accept everything
+    expert.submit(task.id, result, parent_prediction=parent, lead_time_s=12.5)
+    expected[task.id] = {Action.accepted}
+
+    task, result, parent = next_task()  # 2. another class, a moved box, a deleted and an added one
+    label_of(result[0])[:] = ["difficult" if label_of(result[0]) != ["difficult"] else "ring"]
+    result[1]["value"]["x"] = max(0.0, result[1]["value"]["x"] - 2.0)
+    result[1]["value"]["width"] += 1.5
+    del result[2]
+    added = deepcopy(result[0]) | {"id": "byhand0001", "origin": "manual"}
+    added["value"] |= {"x": 0.5, "y": 0.5, "width": 1.0, "height": 1.2, "rectanglelabels": ["schizont"]}
+    expert.submit(task.id, [*result, added], parent_prediction=parent)
+    expected[task.id] = {Action.accepted, Action.relabelled, Action.moved, Action.deleted, Action.added}
+
+    task, result, _ = next_task()  # 3. skip
+    expert.skip(task.id)
+    expected[task.id] = set()
+
+    task, result, parent = next_task()  # 4. submit, then change one's mind
+    annotation = expert.submit(task.id, result, parent_prediction=parent)
+    sync(story.loop, story.loop.label_studio(), project)
+    label_of(result[0])[:] = ["gametocyte" if label_of(result[0]) != ["gametocyte"] else "ring"]
+    expert.update(annotation.id, result)
+    expected[task.id] = {Action.accepted, Action.relabelled}
+
+    task, result, parent = next_task()  # 5. submit, then delete
+    annotation = expert.submit(task.id, result, parent_prediction=parent)
+    sync(story.loop, story.loop.label_studio(), project)
+    expert.delete(annotation.id)
+    expected[task.id] = set()
+
+    task, result, parent = next_task()  # 6. submit, then turn it back into a draft
+    annotation = expert.submit(task.id, result, parent_prediction=parent)
+    sync(story.loop, story.loop.label_studio(), project)
+    expert.convert_to_draft(annotation.id)
+    expected[task.id] = set()
+
+    sync(story.loop, story.loop.label_studio(), project)
+    # A task whose annotation went away is served again; in between, our order.
+    assert [task for i, task in enumerate(served) if task not in served[:i]] == our_order[: len(set(served))]
+    with story.loop.database.session(read_only=True) as session:
+        image_of = {task.ls_task_id: task.image_id for task in projects.tasks(session, project.id)}
+        for ls_task_id, actions in expected.items():
+            live = labels.current_labels(session, [image_of[ls_task_id]])
+            assert {label.action for label in live} == actions, ls_task_id
+        first = reviews.live_reviews(session, image_of[served[0]])[0]
+    assert first.lead_time_s == 12.5
+    assert first.expert == story.label_studio.email
+    assert first.prediction_id is not None
+    assert_same_truth(story)
+
+
+def test_syncing_again_adds_nothing(story: Story) -> None:
+    before = newest_revision(story)
+    with story.loop.database.session() as session:
+        projects.get(session, story.project.id).synced_until = None  # even if the cursor is lost
+    assert not sync(story.loop, story.loop.label_studio(), story.project).changed
+    assert newest_revision(story) == before
+
+
+def test_the_webhook_brings_a_review_within_seconds_and_a_dead_backend_loses_none(story: Story) -> None:
+    expert, project = story.label_studio.expert(), story.project
+    config = parse(project.label_config)
+    worker = story.start("worker")
+    story.wait_for(lambda: "worker is up" in (story.logs / "worker.log").read_text(), 60, "the worker")
+
+    def submit() -> None:
+        task = expert.next_task(project.ls_project_id)
+        assert task is not None
+        prediction = task.predictions[-1]
+        expert.submit(task.id, prediction.result, parent_prediction=prediction.id)
+
+    before = newest_revision(story)
+    submit()
+    wait_for_revisions(story, before + 1, 20)
+    assert worker.poll() is None
+
+    serving = story.children[0]
+    story.kill(serving)
+    before = newest_revision(story)
+    submit()  # the webhook finds nobody
+    assert config is not None
+    assert newest_revision(story) == before
+    story.children.remove(serving)
+    story.children.insert(0, story.serve())
+    sync(story.loop, story.loop.label_studio(), project)
+    assert newest_revision(story) > before
+    assert_same_truth(story)
+
+
+def test_a_retraining_is_decided_promoted_and_served_without_a_restart(story: Story) -> None:
+    """The worker is running since the last test; the backend was never told anything."""
+    client, project = story.label_studio.client(), story.project
+    before = client.project(project.ls_project_id).model_version
+    run_id = ask_for_retraining(story.loop, "the story goes on")
+    assert run_id is not None
+
+    def ended() -> bool:
+        with story.loop.database.session(read_only=True) as session:
+            return runs.get(session, run_id).finished_at is not None
+
+    story.wait_for(ended, 300, "the retraining")
+    with story.loop.database.session(read_only=True) as session:
+        run = runs.get(session, run_id)
+        assert run.status is RunStatus.succeeded, run.error
+        decision = next(d for d in versions.decisions(session) if d.run_id == run_id)
+        assert decision.promote
+        assert decision.kind == "gate"
+        assert any("infected recall" in reason for reason in decision.reasons)
+        assert versions.get(session, decision.replaced_id).status is VersionStatus.retired
+        serving = versions.active(session, "infected")
+        assert serving is not None
+        assert serving.id == run.version_id
+        trained_on = {image["sha256"] for image in serving.manifest["images"]}
+        submitted = {images.get(session, r.image_id).sha256 for r in reviews.live_threads(session).values()
+                     if r.ls_annotation_id and r.status == "submitted"}  # fmt: skip
+        pair = versions.active_pair(session)
+    assert pair is not None
+    assert submitted, "the experts' images are among those trained on"
+    assert submitted <= trained_on
+    assert pair.name != before
+    assert client.project(project.ls_project_id).model_version == pair.name
+    task = story.label_studio.expert().next_task(project.ls_project_id)
+    assert task is not None
+    assert {prediction.model_version for prediction in task.predictions} == {pair.name}
+    setup = client.transport.get("/api/ml/", project=project.ls_project_id)
+    assert setup[0]["state"] == "CO", "Label Studio still finds our backend connected"
+    assert story.health() == "UP"
+    assert_same_truth(story)
+
+
+def test_the_scripted_expert_finishes_the_queue(story: Story) -> None:
+    """What is left is reviewed by the expert who knows the truth; afterwards nothing waits."""
+    expert, project = story.label_studio.expert(), story.project
+    config, truth = parse(project.label_config), {}
+    while review_next(expert, project, config, truth) is not None:
+        pass
+    sync(story.loop, story.loop.label_studio(), project)
+    with story.loop.database.session(read_only=True) as session:
+        assert queue.pending(session) == []
+    tasks = list(story.label_studio.client().tasks_since(project.ls_project_id))
+    assert all(task.annotations for task in tasks)
+    assert truth_of(story, tasks)
+    assert_same_truth(story)
