@@ -25,6 +25,7 @@ VERBS: tuple[str, ...] = (
     "worker",
     "sync",
     "retrain",
+    "evaluate",
     "promote",
     "rollback",
     "demo",

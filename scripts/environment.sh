@@ -58,7 +58,11 @@ make_environment() {
       || fail "python -m venv failed. On Debian and Ubuntu: apt-get install python3-venv"
   fi
   if [ -t 1 ]; then quiet=--progress-bar=on; fi
-  "$folder/bin/python" -m pip install --disable-pip-version-check "$quiet" --constraint "$constraints" "$@" \
+  # The pinned pip first: it takes half the time of the one that Python 3.11 brings. Not compiling everything saves as
+  # much again; Python compiles what is imported, when it is imported.
+  "$folder/bin/python" -m pip install --disable-pip-version-check --quiet --constraint "$constraints" pip \
+    && "$folder/bin/python" -m pip install --disable-pip-version-check "$quiet" --no-compile \
+      --constraint "$constraints" "$@" \
     || fail "the installation into $folder failed (see above); run the same command again to start it afresh"
   printf '%s\n' "$stamp" >"$folder/.stamp"
   rm "$folder/.making"

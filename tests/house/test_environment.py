@@ -16,7 +16,8 @@ PYTHON = """#!/bin/sh
 if [ "$1 $2" = "-m venv" ]; then
   mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && echo "VIRTUAL_ENV=$3" >"$3/bin/activate" && echo venv >>"$LOG"
 elif [ "$1 $2" = "-m pip" ]; then
-  echo pip >>"$LOG"; exit "${PIP_STATUS:-0}"
+  echo pip >>"$LOG"
+  exit "${PIP_STATUS:-0}"
 else
   exec "$REAL" "$@"
 fi
@@ -59,7 +60,7 @@ def checkout(tmp_path: Path) -> Checkout:
 
 
 def test_environment_is_made_once(checkout: Checkout) -> None:
-    assert checkout.make()[:2] == (0, ["venv", "pip"])
+    assert checkout.make()[:2] == (0, ["venv", "pip", "pip"])
     assert checkout.make()[:2] == (0, [])
 
 
@@ -68,7 +69,7 @@ def test_environment_is_brought_up_to_date_in_place(checkout: Checkout, file: st
     checkout.make()
     (checkout.folder / ".venv/kept").touch()
     (checkout.folder / file).write_text("changed = 1\n")
-    assert checkout.make()[:2] == (0, ["pip"])
+    assert checkout.make()[:2] == (0, ["pip", "pip"])
     assert (checkout.folder / ".venv/kept").exists()
     assert checkout.make()[:2] == (0, [])
 
@@ -78,7 +79,7 @@ def test_interrupted_environment_is_made_again(checkout: Checkout) -> None:
     assert status == 1
     assert "run the same command again" in printed
     (checkout.folder / ".venv/debris").touch()
-    assert checkout.make()[:2] == (0, ["venv", "pip"])
+    assert checkout.make()[:2] == (0, ["venv", "pip", "pip"])
     assert not (checkout.folder / ".venv/debris").exists()
 
 
@@ -86,7 +87,7 @@ def test_moved_environment_is_made_again(checkout: Checkout, tmp_path_factory: p
     checkout.make()
     moved = tmp_path_factory.mktemp("moved") / "checkout"
     checkout.folder.rename(moved)
-    assert Checkout(moved).make()[:2] == (0, ["venv", "pip"])
+    assert Checkout(moved).make()[:2] == (0, ["venv", "pip", "pip"])
 
 
 def test_missing_python_is_said_in_one_line(checkout: Checkout) -> None:
