@@ -100,14 +100,17 @@ def test_settings_are_read_at_two_places_only() -> None:
     assert found <= {"scripts/composition.py", "backend/api/app.py"}
 
 
-def test_tests_wait_for_conditions_and_do_not_sleep() -> None:
-    found = [
-        f"{tree.relative(path)}:{node.lineno}"
-        for path in tree.sources("tests")
-        for node in ast.walk(tree.parsed(path))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"time.sleep", "sleep"}
-    ]
-    assert found == []
+def test_tests_sleep_only_between_two_looks_at_a_condition() -> None:
+    def sleeps(node: ast.AST) -> set[int]:
+        calls = [inner for inner in ast.walk(node) if isinstance(inner, ast.Call)]
+        return {call.lineno for call in calls if ast.unparse(call.func) in {"time.sleep", "sleep"}}
+
+    found = {}
+    for path in tree.sources("tests"):
+        polling = [sleeps(node) for node in ast.walk(tree.parsed(path)) if isinstance(node, ast.While)]
+        if bare := sleeps(tree.parsed(path)).difference(*polling):
+            found[tree.relative(path)] = sorted(bare)
+    assert found == {}
 
 
 def test_every_test_can_fail() -> None:
