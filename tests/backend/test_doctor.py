@@ -17,10 +17,13 @@ from backend import doctor_label_studio, doctor_machine
 from backend.credentials import credentials_file, load_credentials
 from backend.doctor import diagnose
 from backend.findings import Finding
+from backend.label_studio.connections import ensure_webhook
+from backend.label_studio.label_config import default_config
 from backend.settings import Settings
 from backend.store import FileStore
 from db import images, migrate, projects, versions
 from db.session import Database
+from tests.label_studio_fixture import RunningLabelStudio
 
 BACKEND = "http://127.0.0.1:9090"
 
@@ -229,6 +232,26 @@ def test_label_studio_may_be_down_before_anything_is_connected(tmp_path: Path) -
     assert states == ["notice"]
     states = [f.state for f in doctor_label_studio.check(settings, None, None, [5]) if f.about == "label studio"]
     assert states == ["broken"]
+
+
+def test_real_label_studio_answers_what_the_doctor_asks(tmp_path: Path, label_studio: RunningLabelStudio) -> None:
+    studio = label_studio.client()
+    project = studio.create_project("for the doctor", default_config())
+    hook = BACKEND + "/webhook"
+    ensure_webhook(studio, project.id, hook, {"Authorization": "Bearer x"})
+    settings = Settings(
+        home=tmp_path, label_studio_url=label_studio.url, label_studio_token=label_studio.token, backend_url=BACKEND
+    )
+    found = {f.about: f for f in doctor_label_studio.check(settings, None, None, [project.id])}
+    assert label_studio.email in found["label studio"].found
+    assert found[f"project {project.id}"].state == "ok"
+    assert found[f"project {project.id} backend"].state == "broken"
+    assert found[f"project {project.id} webhook"].found == hook
+    studio.delete_project(project.id)
+    (_, _, gone) = doctor_label_studio.check(settings, None, None, [project.id])
+    assert "deleted" in gone.found
+    refused = settings.model_copy(update={"label_studio_token": "f" * 40})
+    assert [f.state for f in doctor_label_studio.check(refused, None, None, [])] == ["notice", "broken"]
 
 
 def test_machine_checks_say_how_to_mend(tmp_path: Path) -> None:
