@@ -12,11 +12,20 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from al_loop.acquisition import AcquisitionConfig, PoolCells, rank_cells, rank_images, rarity_weights, score_cells
+from al_loop.acquisition import (
+    AcquisitionConfig,
+    PoolCells,
+    RankedCell,
+    RankedImage,
+    rank_cells,
+    rank_images,
+    rarity_weights,
+    score_cells,
+)
 from backend.errors import NoTrainedModel
 from backend.instances import CLASSES
 from db.labels import class_counts
-from db.models import ModelPair, Split
+from db.models import Split
 from db.pool import pool_cells, predicted_images
 from db.queue import CellRank, QueueEntry, add_ranked_cells, add_ranking, replace_queue
 from db.runs import metrics_of, newest_evaluation
@@ -56,53 +65,54 @@ def rank(database: Database, *, config: RankConfig | None = None) -> RankingSumm
     config = config or RankConfig()
     with database.session() as session:
         pair = active_pair(session)
-        if pair is None:
-            raise NoTrainedModel(
-                "expected two active models to rank the pool by, found none; "
-                "run: cellloop train --role all_cells, then --role infected"
-            )
-        return rank_pool(session, pair, config)
-
-
-def rank_pool(session: Session, pair: ModelPair, config: RankConfig) -> RankingSummary:
-    """Score, order and store, in the caller's transaction."""
-    images = predicted_images(session, pair.id)
-    rows = pool_cells(session, pair.id)
+    if pair is None:
+        raise NoTrainedModel(
+            "expected two active models to rank the pool by, found none; "
+            "run: cellloop train --role all_cells, then --role infected"
+        )
+    with database.session(read_only=True) as session:
+        rows = pool_cells(session, pair.id)
+        images = predicted_images(session, pair.id)
+        counts = class_counts(session, Split.train)
+        ap = known_ap(session, pair.id) if config.use_ap else {}
+    # Scoring a large pool takes a second: outside of the transaction that keeps other writers waiting.
     cells = as_columns(rows)
-    counts = class_counts(session, Split.train)
-    ap = known_ap(session, pair.id) if config.use_ap else {}
     weights = rarity_weights(counts, config.acquisition, ap)
     scores = score_cells(cells, weights, config.acquisition)
     ranked = rank_cells(cells, scores)
     ordered = rank_images(images, cells, scores, config.acquisition)
+    entries = queue_entries(ordered, ranked, cells, [row.id for row in rows])
     settings = asdict(config) | {"class_counts": counts, "ap50": ap, "class_weights": weights.tolist()}
-    ranking = add_ranking(session, pair.id, settings)
-    stored = add_ranked_cells(
-        session,
-        ranking.id,
-        (CellRank(rows[cell.index].id, cell.score, cell.terms, cell.reason) for cell in ranked),
-    )
+    with database.session() as session:
+        ranking = add_ranking(session, pair.id, settings)
+        listed = (CellRank(rows[cell.index].id, cell.score, cell.terms, cell.reason) for cell in ranked)
+        doubtful = add_ranked_cells(session, ranking.id, listed)
+        waiting = set(predicted_images(session, pair.id))  # an image reviewed meanwhile waits no longer
+        replace_queue(session, ranking.id, [entry for entry in entries if entry.image_id in waiting])
+        ranking_id = ranking.id
+    best = tuple((item.image, item.score) for item in ordered[:10])
+    return RankingSummary(ranking_id, pair.name, len(ordered), len(cells), doubtful, best)
+
+
+def queue_entries(
+    ordered: Sequence[RankedImage], ranked: Sequence[RankedCell], cells: PoolCells, cell_ids: Sequence[int]
+) -> list[QueueEntry]:
+    """Images as they wait: with the terms of their score, their best cells and the reasons to look at those."""
     difficult = {int(image) for image in cells.image[cells.difficult]}
     reasons = {cell.index: cell.reason for cell in ranked}
-    replace_queue(
-        session,
-        ranking.id,
-        (
-            QueueEntry(
-                image_id=item.image,
-                score=item.score,
-                terms=item.terms
-                | {
-                    "best_cells": [rows[index].id for index in item.best],
-                    "reasons": [reasons[index] for index in item.best],
-                    "second_reading": item.image in difficult,
-                },
-            )
-            for item in ordered
-        ),
-    )
-    best = tuple((item.image, item.score) for item in ordered[:10])
-    return RankingSummary(ranking.id, pair.name, len(ordered), len(cells), stored, best)
+    return [
+        QueueEntry(
+            image_id=item.image,
+            score=item.score,
+            terms=item.terms
+            | {
+                "best_cells": [cell_ids[index] for index in item.best],
+                "reasons": [reasons[index] for index in item.best],
+                "second_reading": item.image in difficult,
+            },
+        )
+        for item in ordered
+    ]
 
 
 def as_columns(rows: Sequence[Any]) -> PoolCells:
