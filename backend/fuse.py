@@ -61,7 +61,9 @@ class FusionConfig:
 
     match_iou: boxes are the same cell from here on. infected_threshold: calibrated probability from which the word of
     `infected` counts against "not infected". keep_threshold: the same for boxes that nobody else saw; lower, for a
-    missed parasite costs more than a deleted box. Weights combine log-odds of the two models.
+    missed parasite costs more than a deleted box. show_threshold: P(there is a cell) from which an expert is shown it:
+    drawing a missed cell takes some four times as long as deleting a wrong box, so the two costs meet at 1 / (1 + 4).
+    Weights combine log-odds of the two models.
     Calibrations: cell, P(there is a cell), and stage, P(infected | cell), by `all_cells`; infected, P(infected), by
     `infected`.
     """
@@ -69,6 +71,7 @@ class FusionConfig:
     match_iou: float = 0.5
     infected_threshold: float = 0.5
     keep_threshold: float = 0.2
+    show_threshold: float = 0.2
     weight_all_cells: float = 0.5
     weight_infected: float = 0.5
     cell: Platt = field(default_factory=Platt)

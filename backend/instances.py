@@ -177,3 +177,14 @@ class FusedInstances:
 
     def __len__(self) -> int:
         return len(self.cells)
+
+    def select(self, keep: NDArray[Any]) -> FusedInstances:
+        """The cells at `keep`: a boolean mask (N,) or integer indices (K,)."""
+        return FusedInstances(
+            cells=self.cells.select(keep),
+            score_all_cells=self.score_all_cells[keep],
+            score_infected=self.score_infected[keep],
+            sources=self.sources[keep],
+            pair_iou=self.pair_iou[keep],
+            disputed=self.disputed[keep],
+        )

@@ -32,9 +32,13 @@ class PreAnnotation:
 
 
 def preannotate(image: NDArray[np.uint8], pair: Pair, masks: bool = False) -> PreAnnotation:
-    """Propose the cells of image (h, w, 3) uint8 RGB: detect twice, fuse once. Masks cost extra: only on request."""
+    """Propose the cells of image (h, w, 3) uint8 RGB: detect twice, fuse once, leave out what is hardly a cell.
+
+    Masks cost extra: only on request.
+    """
     started = time.perf_counter()
     all_cells = pair.all_cells.detect(image, masks)
     infected = pair.infected.detect(image, masks)
     fused = fuse(all_cells, infected, pair.fusion)
-    return PreAnnotation(fused, time.perf_counter() - started)
+    likely = fused.cells.probabilities.sum(axis=1) >= pair.fusion.show_threshold
+    return PreAnnotation(fused.select(likely), time.perf_counter() - started)

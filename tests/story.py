@@ -16,8 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import pytest
 
+from al_loop.connect import connect
 from al_loop.context import Loop
+from al_loop.first_models import train_here
+from al_loop.import_images import import_images
+from al_loop.preannotate_pool import preannotate_pool
+from al_loop.push import push
+from al_loop.rank import rank
 from al_loop.rendered import write_coco_folder
 from backend.credentials import load_credentials
 from backend.label_studio.label_config import parse
@@ -106,9 +113,53 @@ class Story:
                 self.kill(child)
 
 
+QUICK = {
+    "train_steps": "6",
+    "short_side": "256",
+    "train_crop": "160",
+    "poll_s": "600",  # what comes within seconds came by webhook
+    "retrain_after": "1000000",
+    "retrain_cooldown_s": "0",
+    # Detectors trained for seconds differ by chance; the stories are about the path, the gate has tests of its own.
+    "gate_delta": "1",
+}
+
+
+@pytest.fixture(scope="session")
+def prepared(
+    label_studio: RunningLabelStudio, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Path:
+    """A SQLite file with smears imported, both models trained, the pool predicted and ranked: where stories begin."""
+    folder = tmp_path_factory.mktemp("prepared")
+    try:
+        real = request.getfixturevalue("data_root")
+    except pytest.skip.Exception:
+        real = None
+    with open_story(label_studio, folder, "prepared", None) as story:
+        loop = story.loop
+        import_images(loop.database, loop.store, some_smears(folder, real), label_share=0.3)
+        for role in ("all_cells", "infected"):
+            train_here(loop, role)
+        preannotate_pool(loop)
+        rank(loop.database)
+    return folder / "story.sqlite"
+
+
 @contextmanager
-def open_story(label_studio: RunningLabelStudio, folder: Path, title: str, **settings: str) -> Iterator[Story]:
+def pushed_story(label_studio: RunningLabelStudio, prepared: Path, folder: Path, title: str) -> Iterator[Story]:
+    """A prepared installation with its backend up and everything pushed to a project of its own."""
+    with open_story(label_studio, folder, title, prepared) as story:
+        story.serve()
+        project = connect(story.loop, story.loop.label_studio())
+        push(story.loop, story.loop.label_studio(), project)
+        yield story
+
+
+@contextmanager
+def open_story(label_studio: RunningLabelStudio, folder: Path, title: str, prepared: Path | None) -> Iterator[Story]:
     """An installation in Label Studio's home (whose files it may show), with a database of its own."""
+    if prepared is not None:
+        shutil.copy(prepared, folder / "story.sqlite")
     environment = {
         "CELLLOOP_HOME": str(label_studio.home),
         "CELLLOOP_DATABASE_URL": f"sqlite:///{folder / 'story.sqlite'}",
@@ -117,7 +168,7 @@ def open_story(label_studio: RunningLabelStudio, folder: Path, title: str, **set
         "CELLLOOP_LABEL_STUDIO_URL": label_studio.url,
         "CELLLOOP_LABEL_STUDIO_TOKEN": label_studio.token,
         "CELLLOOP_LABEL_STUDIO_PROJECT": title,
-        **{f"CELLLOOP_{name.upper()}": value for name, value in settings.items()},
+        **{f"CELLLOOP_{name.upper()}": value for name, value in QUICK.items()},
     }
     values = {name.removeprefix("CELLLOOP_").lower(): value for name, value in environment.items()}
     configured = Settings(**values)  # type: ignore[arg-type]

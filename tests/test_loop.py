@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 
-from al_loop.connect import connect
-from al_loop.first_models import train_here
-from al_loop.import_images import import_images
-from al_loop.preannotate_pool import preannotate_pool
 from al_loop.push import push
-from al_loop.rank import rank
 from al_loop.scripted_expert import review_next
 from al_loop.sync import sync
 from al_loop.trigger import ask_for_retraining
@@ -25,42 +21,17 @@ from backend.label_studio.protocol import Task
 from db import images, labels, predictions, projects, queue, reviews, runs, versions
 from db.models import Action, RunStatus, VersionStatus
 from tests.label_studio_fixture import RunningLabelStudio
-from tests.story import Story, assert_same_truth, open_story, some_smears, truth_of
+from tests.story import Story, assert_same_truth, pushed_story, truth_of
 
 pytestmark = pytest.mark.label_studio
-
-QUICK = {
-    "train_steps": "8",
-    "short_side": "320",
-    "train_crop": "192",
-    "poll_s": "600",  # what comes within seconds came by webhook
-    "retrain_after": "1000000",
-    "retrain_cooldown_s": "0",
-    # Detectors trained for seconds differ by chance; this story is about the path, the gate has tests of its own.
-    "gate_delta": "1",
-}
 
 
 @pytest.fixture(scope="module")
 def story(
-    label_studio: RunningLabelStudio, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    label_studio: RunningLabelStudio, prepared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Story]:
-    """Smears imported, both models trained, everything pushed."""
-    folder = tmp_path_factory.mktemp("story")
-    try:
-        real = request.getfixturevalue("data_root")
-    except pytest.skip.Exception:
-        real = None
-    with open_story(label_studio, folder, "the story", **QUICK) as story:
-        loop = story.loop
-        import_images(loop.database, loop.store, some_smears(folder, real), label_share=0.3)
-        for role in ("all_cells", "infected"):
-            train_here(loop, role)
-        preannotate_pool(loop)
-        rank(loop.database)
-        story.serve()
-        project = connect(loop, loop.label_studio())
-        push(loop, loop.label_studio(), project)
+    """Smears imported, both models trained, everything pushed; the backend is up."""
+    with pushed_story(label_studio, prepared, tmp_path_factory.mktemp("story"), "the story") as story:
         yield story
 
 

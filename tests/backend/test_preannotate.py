@@ -18,7 +18,11 @@ def pair() -> Pair:
 def test_both_detectors_are_asked_and_fused(pair: Pair) -> None:
     image = np.random.default_rng(0).integers(0, 255, (100, 120, 3), dtype=np.uint8)
     proposed = preannotate(image, pair)
-    expected = fuse(pair.all_cells.detect(image), pair.infected.detect(image), pair.fusion)
+    everything = fuse(pair.all_cells.detect(image), pair.infected.detect(image), pair.fusion)
+    likely = everything.cells.probabilities.sum(axis=1) >= pair.fusion.show_threshold
+    assert likely.any()
+    assert not likely.all()
+    expected = everything.select(likely)
     np.testing.assert_array_equal(proposed.fused.cells.boxes, expected.cells.boxes)
     np.testing.assert_array_equal(proposed.fused.sources, expected.sources)
     assert proposed.fused.cells.image_size == (100, 120)
