@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,6 @@ def test_both_detectors_are_asked_and_fused(pair: Pair) -> None:
     everything = fuse(pair.all_cells.detect(image), pair.infected.detect(image), pair.fusion)
     likely = everything.cells.probabilities.sum(axis=1) >= pair.fusion.show_threshold
     assert likely.any()
-    assert not likely.all()
     expected = everything.select(likely)
     np.testing.assert_array_equal(proposed.fused.cells.boxes, expected.cells.boxes)
     np.testing.assert_array_equal(proposed.fused.sources, expected.sources)
@@ -35,3 +36,13 @@ def test_masks_come_on_request(pair: Pair) -> None:
     image = np.random.default_rng(1).integers(0, 255, (100, 120, 3), dtype=np.uint8)
     proposed = preannotate(image, pair, masks=True)
     assert len(proposed.fused.cells.masks) == len(proposed.fused) > 0
+
+
+def test_what_is_hardly_a_cell_is_not_shown(pair: Pair) -> None:
+    image = np.random.default_rng(2).integers(0, 255, (100, 120, 3), dtype=np.uint8)
+    everything = preannotate(image, replace(pair, fusion=FusionConfig(show_threshold=0.0))).fused
+    present = everything.cells.probabilities.sum(axis=1)
+    threshold = float(np.median(present))
+    shown = preannotate(image, replace(pair, fusion=FusionConfig(show_threshold=threshold))).fused
+    assert 0 < len(shown) < len(everything)
+    assert shown.cells.probabilities.sum(axis=1).min() >= threshold
