@@ -61,7 +61,7 @@ make_environment() {
   # The pinned pip first: it takes half the time of the one that Python 3.11 brings. Not compiling everything saves as
   # much again; Python compiles what is imported, when it is imported.
   "$folder/bin/python" -m pip install --disable-pip-version-check --quiet --constraint "$constraints" pip \
-    && "$folder/bin/python" -m pip install --disable-pip-version-check "$quiet" --no-compile \
+    && PYTHONWARNINGS=ignore "$folder/bin/python" -m pip install --disable-pip-version-check "$quiet" --no-compile \
       --constraint "$constraints" "$@" \
     || fail "the installation into $folder failed (see above); run the same command again to start it afresh"
   printf '%s\n' "$stamp" >"$folder/.stamp"
