@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,36 @@ def test_missing_python_is_said_in_one_line(checkout: Checkout) -> None:
     assert status == 1
     assert called == []
     assert "Python 3.11 or 3.12 is needed" in printed
+
+
+def need_chromium(folder: Path, user: int, apt_get: bool, **extra: str) -> tuple[int, str]:
+    """Run need_chromium on a machine without Chromium, as this user, with a stand-in apt-get or none."""
+    stand_ins = {"id": f"echo {user}"} | ({"apt-get": 'echo "apt-get $*"'} if apt_get else {})
+    for name, body in stand_ins.items():
+        (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / name).chmod(0o755)
+    command = f"set -euo pipefail; source {ROOT}/scripts/environment.sh; need_chromium"
+    bash = shutil.which("bash") or "bash"
+    ran = subprocess.run(
+        [bash, "-c", command], env={"PATH": str(folder)} | extra, capture_output=True, text=True, check=False
+    )
+    return ran.returncode, ran.stdout + ran.stderr
+
+
+def test_chromium_is_installed_where_we_may(tmp_path: Path) -> None:
+    status, printed = need_chromium(tmp_path, user=0, apt_get=True)
+    assert status == 0
+    assert "apt-get update" in printed
+
+
+@pytest.mark.parametrize(("user", "apt_get"), [(1000, True), (0, False)])
+def test_chromium_is_asked_for_where_we_may_not(tmp_path: Path, user: int, apt_get: bool) -> None:
+    status, printed = need_chromium(tmp_path, user, apt_get)
+    assert status == 0
+    assert "apt-get install chromium" in printed
+    status, printed = need_chromium(tmp_path, user, apt_get, CI="true")
+    assert status == 1
+    assert "Chromium is missing" in printed
 
 
 @pytest.mark.parametrize("script", ["scripts/environment.sh", "scripts/test.sh", "scripts/demo.sh", ".ci/run"])
