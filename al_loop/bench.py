@@ -12,7 +12,7 @@ from al_loop.dataset import LabelledImage
 from backend.detect import Detector, load_detector, pick_device
 from backend.images import read_image
 from backend.instances import Instances
-from backend.store import FileStore
+from backend.store import FileStore, weights_file
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Bench:
     def detector(self, weights_sha256: str) -> Detector:
         """The detector with these weights, from the store. Raises WeightsCorrupt."""
         if weights_sha256 not in self._detectors:
-            path = self.store.path(f"weights/{weights_sha256[:2]}/{weights_sha256}.safetensors")
+            path = self.store.path(weights_file(weights_sha256))
             self._detectors[weights_sha256] = load_detector(path, weights_sha256, pick_device(self.device))
         return self._detectors[weights_sha256]
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 from backend.errors import StoredFileCorrupt
 from backend.findings import Finding, broken, notice, ok
 from backend.settings import Settings
-from backend.store import FileStore
+from backend.store import FileStore, weights_file
 from db import images, migrate, projects, versions
 from db.errors import UnusableDatabase
 from db.models import Split
@@ -64,7 +64,7 @@ def check_models(database: Database, store: FileStore) -> Iterator[Finding]:
             continue
         sha256 = version.weights_sha256
         try:
-            store.verify(f"weights/{sha256[:2]}/{sha256}.safetensors", sha256)
+            store.verify(weights_file(sha256), sha256)
         except StoredFileCorrupt as error:
             mend = f"restore the file, or: cellloop rollback --role {role}"
             yield broken(about, f"version {version.id}: {str(error).split(';')[0]}", mend)

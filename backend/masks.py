@@ -20,7 +20,7 @@ MaskSource = Literal["otsu", "ellipse"]
 
 # Otsu's mask is believed when it fills this share of its box: less is a fragment, more is the background as well.
 # The lower end was measured on rendered cells, whose masks are known: from .35 to .60 the mean IoU of schizonts rises
-# from .77 to .90 and of trophozoites from .89 to .95 (Otsu had taken the parasite for the cell), red cells stay at .976.
+# from .77 to .90 and of trophozoites from .89 to .95 (Otsu took the parasite for the cell); red cells stay at .976.
 PLAUSIBLE_FILL = (0.6, 0.98)
 # Contours are followed on a mask enlarged this many times, so that they run along pixel edges and not through centres.
 CONTOUR_ZOOM = 4

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from backend.errors import NoTrainedModel
 from backend.instances import CLASSES, SOURCES, FusedInstances
 from backend.label_studio.regions import RegionCell
-from backend.store import FileStore
+from backend.store import FileStore, weights_file
 from db import predictions, versions
 from db.answers import Answer, ServingPair, answers, serving_pair
 from db.errors import NotFound
@@ -72,7 +72,7 @@ class WeightsLoader:
         device = pick_device(self.device)
         kept = {}
         for sha256 in (row.all_cells_sha256, row.infected_sha256):
-            path = self.store.path(f"weights/{sha256[:2]}/{sha256}.safetensors")
+            path = self.store.path(weights_file(sha256))
             kept[sha256] = self._detectors.get(sha256) or load_detector(path, sha256, device)
         self._detectors = kept
         return Pair(

@@ -61,6 +61,16 @@ def replace_atomically(path: Path, blocks: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
+def file_of(kind: str, sha256: str, suffix: str) -> str:
+    """Where the store keeps a file of this kind and content: a path inside the store."""
+    return f"{kind}/{sha256[:2]}/{sha256}{suffix}"
+
+
+def weights_file(sha256: str) -> str:
+    """Where the store keeps the weight file with this sha256."""
+    return file_of("weights", sha256, ".safetensors")
+
+
 class FileStore:
     """`<root>/<kind>/<ab>/<sha256><suffix>`. Storing the same bytes again changes nothing."""
 
@@ -80,7 +90,7 @@ class FileStore:
     def _put(self, kind: str, sha256: str, suffix: str, blocks: Iterable[bytes]) -> Stored:
         if not _KIND.fullmatch(kind) or not _SUFFIX.fullmatch(suffix):
             raise ValueError(f"expected a kind like 'images' and a suffix like '.png', got {kind!r} and {suffix!r}")
-        stored = Stored(sha256, f"{kind}/{sha256[:2]}/{sha256}{suffix}")
+        stored = Stored(sha256, file_of(kind, sha256, suffix))
         target = self.root / stored.file
         if target.is_file() and sha256_of(target) == sha256:
             return stored
