@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -14,7 +15,7 @@ from backend.label_studio.label_config import LabelConfig
 from backend.label_studio.protocol import Annotation
 from backend.label_studio.regions import ParsedRegion, from_regions
 from db import cells, labels, predictions, queue, reviews, versions
-from db.models import Action, Image, ItemStatus, Project, Review, ReviewStatus, now
+from db.models import Action, Image, ItemStatus, Project, Review, ReviewStatus
 
 
 @dataclass
@@ -43,7 +44,10 @@ class SyncReport:
 
 @dataclass(frozen=True)
 class Source:
-    """Where an annotation comes from. expert: who made it. pair_name: model version of the prediction it answers."""
+    """Where an annotation comes from. expert: who made it. pair_name: model version of the prediction it answers.
+
+    read_at: `updated_at` of its task as it was read.
+    """
 
     project: Project
     config: LabelConfig
@@ -51,6 +55,7 @@ class Source:
     ls_task_id: int
     expert: str
     pair_name: str | None
+    read_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ def record_review(session: Session, source: Source, annotation: Annotation, repo
     status = ReviewStatus.skipped if annotation.was_cancelled else ReviewStatus.submitted
     last = reviews.latest_review(session, thread)
     if last and last.status == status and last.content_sha256 == reviews.content_sha256(annotation.result):
+        return thread
+    if last and outdated(last, source.read_at if last.status is ReviewStatus.withdrawn else annotation.updated_at):
         return thread
     shown = _shown(session, image, annotation.result, source.pair_name, last)
     review = reviews.add_review(
@@ -112,15 +119,23 @@ def _drawn_mask(region: ParsedRegion) -> bytes | None:
     return region.mask["counts"] if region.mask is not None and region.origin != "prediction" else None
 
 
-def withdraw(session: Session, last: Review, report: SyncReport) -> None:
-    """Append that a thread says nothing any more: its annotation was deleted or turned back into a draft."""
+def outdated(last: Review, moment: datetime | None) -> bool:
+    """Whether what stems from this moment is older than what is known: another sync read later and was faster.
+
+    Both by Label Studio's clock.
+    """
+    return moment is not None and moment < last.revised_at
+
+
+def withdraw(session: Session, last: Review, moment: datetime, report: SyncReport) -> None:
+    """Append that a thread says nothing any more: its annotation was deleted or turned back into a draft by then."""
     review = reviews.add_review(
         session,
         thread=last.thread,
         image_id=last.image_id,
         status=ReviewStatus.withdrawn,
         expert=last.expert,
-        revised_at=now(),
+        revised_at=moment,
         content=[],
         ls_project_id=last.ls_project_id,
         ls_task_id=last.ls_task_id,
@@ -200,4 +215,5 @@ def _append(
 def _withdraw_labels(session: Session, review: Review, report: SyncReport) -> None:
     live = labels.thread_labels(session, review.thread)
     labels.add_revisions(session, [labels.revision(review, label.cell_id, Action.withdrawn) for label in live])
-    report.revisions[Action.withdrawn.value] += len(live)
+    if live:
+        report.revisions[Action.withdrawn.value] += len(live)

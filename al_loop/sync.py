@@ -2,25 +2,28 @@
 
 Label Studio's webhook is one POST with a 1 s time-out and no retry, so it only wakes us. The truth is read by
 polling tasks by `updated_at`, with an overlapping window, and comparing: an annotation whose content is known adds
-nothing, so a sync may run twice, at once, or after any crash. Annotations that are gone (deleted, or turned back
-into a draft) are withdrawn; so are those of deleted tasks, which a sweep of all task ids finds.
+nothing, nor does what was read before something newer became known, so a sync may run twice, at once, or after any
+crash. Annotations that are gone (deleted, or turned back into a draft) are withdrawn; so are those of deleted tasks,
+which a sweep of all task ids finds.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
 from al_loop.context import Loop
-from al_loop.record_review import Source, SyncReport, record_review, withdraw
+from al_loop.record_review import Source, SyncReport, outdated, record_review, withdraw
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.label_config import LabelConfig, parse
 from backend.label_studio.protocol import Task
 from db import images, projects, reviews
-from db.models import Project
+from db.models import Project, now
+from db.models import Task as OurTask
 
 log = logging.getLogger("cellloop.sync")
 
@@ -28,16 +31,28 @@ log = logging.getLogger("cellloop.sync")
 OVERLAP = timedelta(seconds=60)
 
 
-def sync(loop: Loop, label_studio: LabelStudio, project: Project, *, sweep: bool = True) -> SyncReport:
+def sync(
+    loop: Loop,
+    label_studio: LabelStudio,
+    project: Project,
+    *,
+    sweep: bool = True,
+    clock: Callable[[], float] = time.monotonic,
+) -> SyncReport:
     """Read everything that changed in this project since the last sync into SQL.
 
-    sweep: also look for tasks deleted in Label Studio, which needs the ids of all of them. The cursor moves only
-    after everything before it is committed. Raises LabelStudioUnavailable, LabelStudioRefused.
+    sweep: also look for tasks deleted in Label Studio, which needs the ids of all of them. clock: seconds, to time
+    the reading. The cursor moves only after everything before it is committed.
+    Raises LabelStudioUnavailable, LabelStudioRefused.
     """
     report = SyncReport()
     config = parse(project.label_config)
     since = project.synced_until - OVERLAP if project.synced_until else None
+    with loop.database.session(read_only=True) as session:
+        ours = projects.tasks(session, project.id)  # before asking which live: a push may be adding some right now
+    began = clock()
     changed = list(label_studio.tasks_since(project.ls_project_id, since))
+    reading = timedelta(seconds=clock() - began)
     emails = label_studio.users() if any(task.annotations for task in changed) else {}
     for task in changed:
         pair_names = _answered_pairs(loop, label_studio, task)
@@ -47,9 +62,11 @@ def sync(loop: Loop, label_studio: LabelStudio, project: Project, *, sweep: bool
     stamps = [task.updated_at for task in changed if task.updated_at]
     with loop.database.session() as session:
         if living is not None:
-            _withdraw_deleted_tasks(session, project, living, report)
+            gone = [task for task in ours if task.ls_task_id not in living]
+            _withdraw_deleted_tasks(session, project, gone, report)
         if stamps:
-            projects.set_cursor(session, project.id, max(stamps))
+            # A task read early may have changed while later ones, with later stamps, were still being read.
+            projects.set_cursor(session, project.id, max(stamps) - reading)
     for problem in report.problems:
         log.warning("a region was left out of the labels (its review is kept whole): %s", problem)
     return report
@@ -97,18 +114,18 @@ def _sync_task(
             ls_task_id=task.id,
             expert=emails.get(user, f"user {user}"),
             pair_name=pair_names.get(annotation.parent_prediction or 0),
+            read_at=task.updated_at,
         )
         present.add(record_review(session, source, annotation, report))
     for last in reviews.live_of_tasks(session, project.ls_project_id, [task.id]):
-        if last.thread not in present:
-            withdraw(session, last, report)
+        if last.thread not in present and not outdated(last, task.updated_at):
+            withdraw(session, last, task.updated_at or now(), report)
 
 
-def _withdraw_deleted_tasks(session: Session, project: Project, living: set[int], report: SyncReport) -> None:
-    gone = [task for task in projects.tasks(session, project.id) if task.ls_task_id not in living]
+def _withdraw_deleted_tasks(session: Session, project: Project, gone: Sequence[OurTask], report: SyncReport) -> None:
     if not gone:
         return
     projects.mark_deleted(session, [task.id for task in gone])
     for last in reviews.live_of_tasks(session, project.ls_project_id, [task.ls_task_id for task in gone]):
-        withdraw(session, last, report)
+        withdraw(session, last, now(), report)
     log.warning("%d tasks were deleted in Label Studio: their labels are withdrawn, their history stays", len(gone))
