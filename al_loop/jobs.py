@@ -7,9 +7,8 @@ the runs its predecessor left. Change a workflow's steps and it gets a new name 
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dbos import DBOS, DBOSConfig
@@ -17,6 +16,7 @@ from sqlalchemy.engine import make_url
 
 from al_loop.context import Loop
 from backend.errors import WorkerRunning
+from backend.locks import Occupied, exclusive, is_held
 
 APPLICATION_VERSION = "1"
 EXECUTOR_ID = "worker"
@@ -48,13 +48,21 @@ def sole_worker(home: Path) -> Iterator[None]:
 
     Raises WorkerRunning. The lock goes with the process, however it dies.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "worker.lock").open("w") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            stack.enter_context(exclusive(_lock_file(home), wait=False))
+        except Occupied:
             raise WorkerRunning(f"{home}: expected no other worker, one is running; stop it first") from None
         yield
+
+
+def worker_runs(home: Path) -> bool:
+    """Whether a worker runs the durable jobs of this home."""
+    return is_held(_lock_file(home))
+
+
+def _lock_file(home: Path) -> Path:
+    return home / "worker.lock"
 
 
 @contextmanager

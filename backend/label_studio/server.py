@@ -10,6 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,6 +18,7 @@ from typing import Self
 import httpx
 
 from backend.errors import LabelStudioUnavailable, PortInUse
+from backend.locks import Occupied, exclusive
 
 FIRST_START_S = 300.0  # migrations of an empty database: 20 s on two idle cores, minutes on busy ones
 STOP_S = 10.0
@@ -101,6 +103,7 @@ class LabelStudioServer:
     def __init__(self, config: LabelStudioConfig) -> None:
         self.config = config
         self._process: subprocess.Popen[bytes] | None = None
+        self._home = ExitStack()  # holds the lock of the data folder
 
     def __enter__(self) -> Self:
         self.start()
@@ -122,8 +125,9 @@ class LabelStudioServer:
     def start(self, timeout_s: float = FIRST_START_S, on_wait: Callable[[float], None] | None = None) -> None:
         """Start and wait until it answers; `on_wait` is told the seconds waited so far, for a progress bar.
 
-        Raises PortInUse when somebody listens already (Label Studio would take the next port without a word), and
-        LabelStudioUnavailable with the end of its log when it dies or does not answer in time.
+        Raises PortInUse when somebody listens already (Label Studio would take the next port without a word), Occupied
+        when another one starts or runs on the same data (both would migrate it at once), and LabelStudioUnavailable
+        with the end of its log when it dies or does not answer in time.
         """
         config = self.config
         if port_taken(config.host, config.port):
@@ -138,6 +142,13 @@ class LabelStudioServer:
                 f"-c scripts/constraints-label-studio.txt"
             )
         config.data.mkdir(parents=True, exist_ok=True)
+        self.stop()  # one of ours that ended by itself still holds the lock
+        try:
+            self._home.enter_context(exclusive(config.data / "running.lock", wait=False))
+        except Occupied:
+            raise Occupied(
+                f"{config.data}: expected no other Label Studio on this data, one starts or runs; wait for it, or stop it"
+            ) from None
         (config.document_root / "images").mkdir(parents=True, exist_ok=True)
         command = [str(config.executable), "start", "--no-browser"]
         command += ["--internal-host", config.host, "--port", str(config.port)]
@@ -195,8 +206,11 @@ class LabelStudioServer:
     def stop(self) -> None:
         """End the whole process group: asked first, killed after 10 s. Nothing happens when it is not running."""
         process, self._process = self._process, None
-        if process is None:
-            return
+        with self._home:  # let go of the data when nothing of it runs any more
+            if process is not None:
+                self._end(process)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
         for number, patience in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
             try:
                 os.killpg(process.pid, number)
