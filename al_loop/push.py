@@ -2,7 +2,8 @@
 
 Label Studio serves the lowest prediction score of the project's model version first ("Uncertainty sampling"), so the
 order travels as `priority_to_score(priority)`. A push can be repeated after any crash: what Label Studio holds is
-asked of Label Studio itself wherever our own note of it is missing.
+asked of Label Studio itself wherever our own note of it is missing. Imports are not idempotent, so two pushes at once
+would double what both find missing: they take turns.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from backend.label_studio.client import LabelStudio
 from backend.label_studio.label_config import LabelConfig, parse
 from backend.label_studio.protocol import UNRANKED_SCORE, priority_to_score
 from backend.label_studio.regions import to_regions
+from backend.locks import exclusive
 from backend.serving import active_pair, regions_of
 from db import answers, images, predictions, projects, queue
 from db.models import Image, Project, Task
@@ -59,11 +61,21 @@ def push(
     label_studio: LabelStudio,
     project: Project,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    wait: bool = True,
 ) -> PushReport:
     """Give every image of the pool a task, the active pair's prediction and its place in the order.
 
+    wait: while another thread or process of this home pushes; otherwise raises Occupied.
     Raises NoTrainedModel, LabelStudioUnavailable, LabelStudioRefused.
     """
+    with exclusive(loop.settings.home / "push.lock", wait=wait):
+        return _push(loop, label_studio, project, on_progress)
+
+
+def _push(
+    loop: Loop, label_studio: LabelStudio, project: Project, on_progress: Callable[[int, int], None]
+) -> PushReport:
     pair = active_pair(loop.database)
     if pair is None:
         raise NoTrainedModel("expected two active models to push predictions of, found none; run: cellloop train")
@@ -175,6 +187,8 @@ def _rescore(loop: Loop, label_studio: LabelStudio, project: Project, scores: Ma
         if (task.pushed_score is None or abs(task.pushed_score - scores[task.image_id]) > SAME_SCORE)
         and min(scores[task.image_id], 0.0 if task.pushed_score is None else task.pushed_score) <= head
     }
+    if not wrong:
+        return 0
     gone = set(label_studio.set_scores({t.pushed_ls_prediction_id: scores[t.image_id] for t in wrong.values()}))  # type: ignore[misc]
     with loop.database.session() as session:
         for task in wrong.values():

@@ -25,9 +25,7 @@ def exclusive(path: Path, *, wait: bool = True) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise Occupied(
-                f"{path}: expected nobody to hold this lock, somebody does; wait until they are done"
-            ) from None
+            raise Occupied(f"{path}: expected a free lock, somebody holds it; wait for them") from None
         yield
 
 

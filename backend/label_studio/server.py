@@ -147,7 +147,7 @@ class LabelStudioServer:
             self._home.enter_context(exclusive(config.data / "running.lock", wait=False))
         except Occupied:
             raise Occupied(
-                f"{config.data}: expected no other Label Studio on this data, one starts or runs; wait for it, or stop it"
+                f"{config.data}: expected no other Label Studio on this data, one runs; stop it first"
             ) from None
         (config.document_root / "images").mkdir(parents=True, exist_ok=True)
         command = [str(config.executable), "start", "--no-browser"]
