@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from al_loop.context import Loop
 from backend.errors import CellloopError
-from backend.serving import PairCache, Served, predict_and_store
+from backend.serving import PairCache, Served, active_pair, predict_and_store
 from db import predictions
 from db.models import Image
 
@@ -19,10 +19,16 @@ def preannotate_pool(loop: Loop, on_progress: Callable[[int, int], None] = lambd
 
     An image that cannot be read is logged and left out; the others are predicted. Raises NoTrainedModel.
     """
-    served = PairCache(loop.database, loop.store, loop.settings.device).current()
+    pairs = PairCache(loop.database, loop.store, loop.settings.device)
+    pair = active_pair(loop.database)
+    if pair is None:
+        pairs.current()  # says what to do
+        return 0
     with loop.database.session(read_only=True) as session:
-        missing = predictions.missing(session, served.row.id)
-    return preannotate_images(loop, served, missing, on_progress)
+        missing = predictions.missing(session, pair.id)
+    if not missing:
+        return 0  # without loading anything
+    return preannotate_images(loop, pairs.of(pair), missing, on_progress)
 
 
 def preannotate_images(

@@ -34,9 +34,10 @@ def project(session: Session, url: str | None = None, ls_project_id: int | None 
     return session.scalar(query)
 
 
-def projects(session: Session) -> Sequence[Project]:
-    """All projects, oldest first."""
-    return session.scalars(select(Project).order_by(Project.id)).all()
+def projects(session: Session, url: str | None = None) -> Sequence[Project]:
+    """All projects, oldest first; those at this address when given."""
+    query = select(Project).order_by(Project.id)
+    return session.scalars(query if url is None else query.where(Project.url == url)).all()
 
 
 def get(session: Session, project_id: int) -> Project:
@@ -146,6 +147,11 @@ def add_push(
 def pushes(session: Session, project_id: int) -> Sequence[Push]:
     """All pushes to a project, oldest first."""
     return session.scalars(select(Push).where(Push.project_id == project_id).order_by(Push.id)).all()
+
+
+def newest_push(session: Session) -> Push | None:
+    """The last push that changed anything in any project."""
+    return session.scalar(select(Push).order_by(Push.id.desc()).limit(1))
 
 
 def set_cursor(session: Session, project_id: int, moment: datetime) -> None:

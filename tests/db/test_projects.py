@@ -34,6 +34,7 @@ def test_a_project_is_known_once_and_kept_up_to_date(database: Database) -> None
         assert projects.project(session, URL) is first
         assert projects.project(session, URL, ls_project_id=2) is None
         assert projects.projects(session) == [first, elsewhere]
+        assert projects.projects(session, URL) == [first]
         assert projects.get(session, first.id) is first
         with pytest.raises(NotFound, match="label-studio connect"):
             projects.set_cursor(session, NOBODY, at(0))
@@ -98,4 +99,5 @@ def test_pushes_are_recorded(database: Database) -> None:
         project, pair = add_project(session), add_active_pair(session)
         push = projects.add_push(session, project.id, pair.id, None, predictions=20, rescored=3)
         assert projects.pushes(session, project.id) == [push]
+        assert projects.newest_push(session) is push
         assert (push.predictions, push.rescored, push.ranking_id) == (20, 3, None)
