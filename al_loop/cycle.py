@@ -20,7 +20,9 @@ from al_loop import rank as ranking
 from al_loop import retrain as retraining
 from al_loop.jobs import current_loop
 from al_loop.preannotate_pool import preannotate_pool
+from backend.errors import CellloopError
 from db import projects, runs
+from db.models import RunStatus
 
 log = logging.getLogger("cellloop.cycle")
 
@@ -39,17 +41,23 @@ def turn(run_id: int) -> dict[str, Any]:
         finish(run_id, version_id, promoted)
     except retraining.RunCancelled as stop:
         return {"run": run_id, "cancelled": str(stop)}
+    except CellloopError as error:  # expected: the run says what to do, and nothing else stops
+        fail(run_id, str(error))
+        return {"run": run_id, "failed": str(error)}
     except Exception as error:
         fail(run_id, f"{type(error).__name__}: {error}")
         raise
-    return {"run": run_id, "version": version_id, "promoted": promoted, "pushed": pushed}
+    return {"run": run_id, "version": version_id, "promoted": promoted} | pushed
 
 
 @DBOS.workflow(name="follow.v1")
-def follow() -> list[dict[str, Any]]:
+def follow() -> dict[str, Any]:
     """Let everything follow the pair that serves: after an import, a rollback, or a person's promotion."""
-    preannotate(None)
-    rank()
+    try:
+        preannotate(None)
+        rank()
+    except CellloopError as error:
+        return {"pushed": [], "trouble": [str(error)]}
     return push(None)
 
 
@@ -58,6 +66,8 @@ def retrain(run_id: int) -> int:
     """Train on every label recorded when the run was opened. Returns the candidate's id."""
     loop = current_loop()
     with loop.database.session() as session:
+        if runs.get(session, run_id).status == RunStatus.cancelled:
+            raise retraining.RunCancelled(f"training run {run_id} was cancelled before it began")
         runs.start_run(session, run_id)
     return retraining.retrain(loop, run_id)
 
@@ -74,6 +84,7 @@ def evaluate(run_id: int, version_id: int) -> int | None:
 def promote(run_id: int, version_id: int, evaluation_id: int | None) -> bool:
     """The gate's decision, recorded with its reasons. True: the candidate serves from now on."""
     loop = current_loop()
+    note(run_id, "deciding")
     verdict = promoting.decide(loop, version_id, evaluation_id, run_id)
     log.info("version %d %s", version_id, "is promoted" if verdict.promote else "is refused", extra=asdict(verdict))
     return verdict.promote
@@ -92,15 +103,24 @@ def rank() -> int:
     return ranking.rank(current_loop().database).images
 
 
-@DBOS.step(retries_allowed=True, max_attempts=5, interval_seconds=2.0)
-def push(run_id: int | None) -> list[dict[str, Any]]:
-    """Predictions and order into every project. Label Studio may be away for a while."""
+@DBOS.step()
+def push(run_id: int | None) -> dict[str, Any]:
+    """Predictions and order into every project: {"pushed": reports, "trouble": what kept the other projects from it}.
+
+    A Label Studio that is away does not undo a turn: the worker lets it follow when it is back.
+    """
     loop = current_loop()
     note(run_id, "pushing predictions and order")
     studio = loop.label_studio()
     with loop.database.session(read_only=True) as session:
         known = projects.projects(session)
-    return [pushing.push(loop, studio, project).to_json() for project in known]
+    pushed, trouble = [], []
+    for project in known:
+        try:
+            pushed.append({"project": project.id} | pushing.push(loop, studio, project).to_json())
+        except CellloopError as error:
+            trouble.append(f"{project.title} gets its predictions later: {error}")
+    return {"pushed": pushed, "trouble": trouble}
 
 
 @DBOS.step()
@@ -120,9 +140,11 @@ def fail(run_id: int, error: str) -> None:
 
 
 def note(run_id: int | None, message: str) -> None:
-    """Tell SQL, and so everybody who looks, what the run is doing."""
+    """Tell SQL, and so everybody who looks, what the run is doing. Raises RunCancelled when somebody cancelled it."""
     if run_id is None:
         return
     with current_loop().database.session() as session:
         run = runs.get(session, run_id)
-        runs.progress(session, run_id, run.step, run.steps, message)
+        alive = runs.progress(session, run_id, run.step, run.steps, message)
+    if not alive:
+        raise retraining.RunCancelled(f"training run {run_id} was cancelled before {message}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -23,18 +24,21 @@ from al_loop.rank import rank
 from al_loop.retrain import training_config
 from al_loop.sync import sync
 from al_loop.trigger import TriggerConfig, due
-from backend.errors import LabelStudioRefused, LabelStudioUnavailable
+from backend.errors import CellloopError
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.protocol import START_TRAINING
+from backend.locks import Occupied
 from backend.serving import PairCache, active_pair
 from db import inbox, predictions, projects, queue, runs
-from db.models import RunStatus
+from db.errors import RecordError
+from db.models import Project, RunStatus
 
 log = logging.getLogger("cellloop.worker")
 
 TICK_S = 0.2  # an expert's label is to be in SQL well within two seconds
 SWEEP_EVERY = 6  # polls between two looks for deleted tasks
 RETRAINED_ROLE = "infected"
+FOLLOW_AGAIN_S = 30.0  # rest after trouble with following: each attempt leaves a workflow's rows behind
 
 
 class Worker:
@@ -46,27 +50,46 @@ class Worker:
         self.pairs = PairCache(loop.database, loop.store, loop.settings.device)
         self._next_poll = 0.0
         self._polls = 0
-        self._following: WorkflowHandle[list[dict[str, Any]]] | None = None
+        self._following: WorkflowHandle[dict[str, Any]] | None = None
         self._unreadable: set[int] = set()
-        self._complaint = ""
+        self._shown: dict[int, str] = {}  # project -> the pair whose predictions Label Studio has
+        self._ordered: dict[int, int] = {}  # project -> the ranking whose order Label Studio has
+        self._rests_until: dict[str, float] = {}
+        self._complaints: dict[str, str] = {}
 
     def tick(self) -> None:
-        """Reviews in, predictions somebody waits for, order out, and a retraining when it is due."""
-        try:
-            changed = self._sync()
-            changed |= self._predict_requested()
-            if changed and active_pair(self.loop.database) is not None:
-                rank(self.loop.database)
-                self._push()
-            self._complaint = ""
-        except (LabelStudioUnavailable, LabelStudioRefused) as error:
-            self._next_poll = time.monotonic() + self.loop.settings.poll_s
-            if str(error) != self._complaint:  # once, not at every tick
-                self._complaint = str(error)
-                log.warning("%s; nothing is lost, trying again every %g s", error, self.loop.settings.poll_s)
+        """Reviews in, predictions somebody waits for, order out, and a retraining when it is due.
+
+        Trouble with one of them (Label Studio is away, a weight file is damaged) keeps none of the others.
+        """
+        changed = self._sync()
+        changed |= self._attempt("predictions on request", self._predict_requested)
+        if changed and active_pair(self.loop.database) is not None:
+            rank(self.loop.database)
+        self._push_order()
         self._retrain_when_due()
         self._start_queued()
-        self._follow_pair()
+        self._attempt("following the serving pair", self._follow_pair, rest_s=FOLLOW_AGAIN_S)
+
+    def _attempt(self, what: str, part: Callable[[], bool], rest_s: float = 0.0) -> bool:
+        """Do a part of the tick, unless it rests after trouble. Complains once, not at every tick."""
+        if time.monotonic() < self._rests_until.get(what, 0.0):
+            return False
+        try:
+            done = part()
+        except Occupied:
+            return False
+        except (CellloopError, RecordError) as error:
+            rest_s = max(rest_s, self.loop.settings.poll_s)
+            self._rests_until[what] = time.monotonic() + rest_s
+            if str(error) != self._complaints.get(what):
+                self._complaints[what] = str(error)
+                log.warning("%s: %s; nothing is lost, trying again every %g s", what, error, rest_s)
+            return False
+        if done and what in self._complaints:
+            del self._complaints[what]
+            log.info("%s: works again", what)
+        return done
 
     def _sync(self) -> bool:
         with self.loop.database.session(read_only=True) as session:
@@ -75,17 +98,25 @@ class Worker:
         if not events and time.monotonic() < self._next_poll:
             return False
         sweep = any("DELETED" in action for _, action in events) or self._polls % SWEEP_EVERY == 0
-        reports = [sync(self.loop, self.studio, project, sweep=sweep) for project in known]
         if any(action == START_TRAINING for _, action in events):
             self._open_run("label-studio", {})
+        changed = []
+        for project in known:
+
+            def read(project: Project = project) -> bool:
+                report = sync(self.loop, self.studio, project, sweep=sweep)
+                if report.changed:
+                    changed.append(project.id)
+                    log.info("synced %s", report.to_json())
+                return True
+
+            self._attempt(f"reviews of {project.title}", read)
+        # Events only wake us. Where reading failed, the next poll reads from the same cursor on.
         with self.loop.database.session() as session:
             inbox.handle(session, [event_id for event_id, _ in events])
         self._polls += 1
         self._next_poll = time.monotonic() + self.loop.settings.poll_s
-        for report in reports:
-            if report.changed:
-                log.info("synced %s", report.to_json())
-        return any(report.changed for report in reports)
+        return bool(changed)
 
     def _predict_requested(self) -> bool:
         with self.loop.database.session(read_only=True) as session:
@@ -94,11 +125,24 @@ class Worker:
             return False
         return preannotate_images(self.loop, self.pairs.current(), asked, lambda done, total: None) > 0
 
-    def _push(self) -> None:
+    def _push_order(self) -> None:
+        """Push a new ranking where Label Studio has the pair's predictions; showing a pair first is `follow`'s job."""
+        pair = active_pair(self.loop.database)
         with self.loop.database.session(read_only=True) as session:
+            ranking = queue.latest_ranking(session)
             known = projects.projects(session)
+        if pair is None or ranking is None or ranking.pair_id != pair.id:
+            return
         for project in known:
-            push(self.loop, self.studio, project)
+            if self._shown.get(project.id) != pair.name or self._ordered.get(project.id) == ranking.id:
+                continue
+
+            def order(project: Project = project, ranking_id: int = ranking.id) -> bool:
+                push(self.loop, self.studio, project, wait=False)
+                self._ordered[project.id] = ranking_id
+                return True
+
+            self._attempt(f"order of {project.title}", order)
 
     def _retrain_when_due(self) -> None:
         settings = self.loop.settings
@@ -122,21 +166,34 @@ class Worker:
             with SetWorkflowID(f"turn-{run.id}"):  # an id that exists is not started twice
                 DBOS.start_workflow(turn, run.id)
 
-    def _follow_pair(self) -> None:
-        """Predict and rank what the serving pair has not: after an import, a rollback, a person's promotion."""
+    def _follow_pair(self) -> bool:
+        """Predict, rank and show what the serving pair has not: after an import, a rollback, a person's promotion.
+
+        True when everything had followed. Also what a turn could not push while Label Studio was away.
+        """
         if self._following is not None:
-            if self._following.get_status().status in ("PENDING", "ENQUEUED"):
-                return
-            self._following = None
+            status = self._following.get_status().status
+            if status in ("PENDING", "ENQUEUED"):
+                return False
+            ended, self._following = self._following, None
+            crashed: dict[str, Any] = {"pushed": [], "trouble": [f"its workflow ended as {status}"]}
+            outcome = ended.get_result() if status == "SUCCESS" else crashed
+            self._shown.update({report["project"]: report["model_version"] for report in outcome["pushed"]})
+            if outcome["trouble"]:
+                raise CellloopError("; ".join(outcome["trouble"]))
             self._unreadable = self._unpredicted()  # what is missing after the attempt cannot be predicted
         pair = active_pair(self.loop.database)
         with self.loop.database.session(read_only=True) as session:
             busy = runs.open_of(session, RETRAINED_ROLE) is not None
             ranking = queue.latest_ranking(session)
+            known = projects.projects(session)
         if pair is None or busy:
-            return
-        if self._unpredicted() - self._unreadable or ranking is None or ranking.pair_id != pair.id:
+            return False
+        behind = ranking is None or ranking.pair_id != pair.id or bool(self._unpredicted() - self._unreadable)
+        if behind or any(self._shown.get(project.id) != pair.name for project in known):
             self._following = DBOS.start_workflow(follow)
+            return False
+        return True
 
     def _unpredicted(self) -> set[int]:
         pair = active_pair(self.loop.database)
