@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from al_loop.context import Loop
 from al_loop.retrain import training_config
+from backend.settings import Settings
 from db import labels, runs
 from db.models import RunStatus, TrainingRun, now
 
@@ -33,6 +34,11 @@ class TriggerConfig:
     threshold: float = 25.0
     cooldown_s: float = 3600.0
     weights: Mapping[str, float] = field(default_factory=lambda: dict(WEIGHTS))
+
+
+def trigger_config(settings: Settings) -> TriggerConfig:
+    """What the installation's settings say about triggers."""
+    return TriggerConfig(threshold=settings.retrain_after, cooldown_s=settings.retrain_cooldown_s)
 
 
 def weighted_count(counts: Mapping[str, int], config: TriggerConfig) -> float:

@@ -23,7 +23,7 @@ from al_loop.push import push
 from al_loop.rank import rank
 from al_loop.retrain import training_config
 from al_loop.sync import sync
-from al_loop.trigger import TriggerConfig, due
+from al_loop.trigger import due, trigger_config
 from backend.errors import CellloopError
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.protocol import START_TRAINING
@@ -146,7 +146,7 @@ class Worker:
 
     def _retrain_when_due(self) -> None:
         settings = self.loop.settings
-        config = TriggerConfig(threshold=settings.retrain_after, cooldown_s=settings.retrain_cooldown_s)
+        config = trigger_config(settings)
         with self.loop.database.session(read_only=True) as session:
             reason = due(session, RETRAINED_ROLE, config)
         if reason is not None:

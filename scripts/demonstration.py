@@ -26,11 +26,13 @@ from al_loop import (
     rank,
     rendered,
     scripted_expert,
+    sync,
     trigger,
 )
 from al_loop.context import Loop
 from al_loop.formats.detect import truth_by_sha256
 from backend.errors import CellloopError, UnusableAnnotations
+from backend.home import prepare_home
 from backend.instances import ROLES
 from backend.label_studio.expert import ExpertSession
 from backend.label_studio.label_config import parse
@@ -47,7 +49,14 @@ from scripts.summary import print_addresses, print_summary
 RENDERED_FIELDS = 48
 LABEL_SHARE = 0.4  # of the train images come labelled, for the first models; the rest are the pool to review
 # A demonstration has some 20 images to review: half of their infected cells are enough for a retraining.
-DEFAULTS = {"CELLLOOP_RETRAIN_AFTER": "20", "CELLLOOP_RETRAIN_COOLDOWN_S": "60", "CELLLOOP_POLL_S": "5"}
+# 240 steps take four minutes of one processor, and find nine of ten infected cells (docs/decisions/0009).
+DEFAULTS = {
+    "CELLLOOP_TRAIN_STEPS": "240",
+    "CELLLOOP_RETRAIN_AFTER": "20",
+    "CELLLOOP_RETRAIN_COOLDOWN_S": "60",
+    "CELLLOOP_POLL_S": "5",
+}
+FEW_PROCESSORS = 4  # here, a second thread of a training only takes the time of those who answer experts
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,6 @@ def demonstrate(wishes: Wishes) -> None:
         raise UnusableAnnotations(f"--data: expected a folder or zip, {wishes.data} is not there")
     _decide_environment(wishes)
     settings = read_settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
     upgrade(settings.database_url)
     loop = open_loop()
     with ExitStack() as stack:
@@ -109,7 +117,7 @@ def _decide_environment(wishes: Wishes) -> None:
     }
     for port in ports.values():
         require_free_port("127.0.0.1", port)
-    home.mkdir(parents=True, exist_ok=True)
+    prepare_home(home)
     note.write_text(json.dumps(ports))
     os.environ["CELLLOOP_HOME"] = str(home)
     os.environ["CELLLOOP_PORT"] = str(ports["backend"])
@@ -191,8 +199,7 @@ def _first_models(loop: Loop) -> None:
     with ExitStack() as stack:
         children = {}
         for role in missing:
-            one_thread = {"OMP_NUM_THREADS": "1"} if len(missing) > 1 else {}
-            children[role] = _child(stack, loop, "train", "--role", role, **one_thread)
+            children[role] = _child(stack, loop, "train", "--role", role)
         if children:
             with _told(f"training the first {' and '.join(missing)}"):
                 _watch_training(loop, children)
@@ -216,7 +223,8 @@ def _watch_training(loop: Loop, children: dict[str, Child]) -> None:
         child.check()
 
 
-def _child(stack: ExitStack, loop: Loop, verb: str, *arguments: str, **environment: str) -> Child:
+def _child(stack: ExitStack, loop: Loop, verb: str, *arguments: str) -> Child:
+    environment = {"OMP_NUM_THREADS": "1"} if (os.cpu_count() or 1) <= FEW_PROCESSORS else {}
     name = "-".join([verb, *(part for part in arguments if not part.startswith("-"))])
     child = Child(name, [verb, *arguments], environment, loop.settings.home / "logs" / f"{name}.log")
     stack.callback(child.stop)
@@ -259,7 +267,7 @@ def _scripted_reviews(loop: Loop, project: Project, source: Path, worker: Child)
         while (run := _newer_run(loop, last)) is None:
             worker.check()
             if scripted_expert.review_next(expert, project, config, truth) is None:
-                trigger.ask_for_retraining(loop, "the scripted expert has reviewed every image")
+                _ask_unless_due(loop, project)
                 continue
             reviewed += 1
             advance(reviewed, waiting, "")
@@ -273,6 +281,16 @@ def _scripted_reviews(loop: Loop, project: Project, source: Path, worker: Child)
     if run.status is not RunStatus.succeeded:
         raise CellloopError(f"retraining ended as {run.status.value}: {run.error or run.message}; see {worker.log}")
     return run
+
+
+def _ask_unless_due(loop: Loop, project: Project) -> None:
+    """Every image is reviewed: once all of it is in SQL, the worker finds a retraining due, or a person asks."""
+    sync.sync(loop, loop.label_studio(), project)
+    with loop.database.session(read_only=True) as session:
+        reason = trigger.due(session, "infected", trigger.trigger_config(loop.settings))
+    if reason is None:
+        trigger.ask_for_retraining(loop, "the scripted expert has reviewed every image")
+    time.sleep(0.5)
 
 
 def _newer_run(loop: Loop, last: int) -> TrainingRun | None:
