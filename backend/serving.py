@@ -174,7 +174,10 @@ def region_cells(session: Session, prediction_id: int) -> list[RegionCell]:
 
 
 def regions_of(answer: Answer, image_size: tuple[int, int]) -> list[RegionCell]:
-    """The cells of an answer, ready for Label Studio: our cell key, score, reason. image_size: (h, w) px."""
+    """The cells of an answer, ready for Label Studio: our cell key, score, reason. image_size: (h, w) px.
+
+    Those with a reason go first: they are the top of the expert's list of regions.
+    """
     return [
         RegionCell(
             key=cell.key,
@@ -184,5 +187,5 @@ def regions_of(answer: Answer, image_size: tuple[int, int]) -> list[RegionCell]:
             reason=cell.reason or None,
             mask=None if cell.mask is None else {"size": list(image_size), "counts": cell.mask},
         )
-        for cell in answer.cells
+        for cell in sorted(answer.cells, key=lambda cell: not cell.reason)
     ]
