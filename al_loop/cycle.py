@@ -20,9 +20,9 @@ from al_loop import rank as ranking
 from al_loop import retrain as retraining
 from al_loop.jobs import current_loop
 from al_loop.preannotate_pool import preannotate_pool
-from backend.errors import CellloopError
-from db import projects, runs
-from db.models import RunStatus
+from backend.errors import CellloopError, NotEnoughData
+from db import projects, runs, versions
+from db.models import RunStatus, VersionStatus
 
 log = logging.getLogger("cellloop.cycle")
 
@@ -69,7 +69,15 @@ def retrain(run_id: int) -> int:
         if runs.get(session, run_id).status == RunStatus.cancelled:
             raise retraining.RunCancelled(f"training run {run_id} was cancelled before it began")
         runs.start_run(session, run_id)
-    return retraining.retrain(loop, run_id)
+    version_id = retraining.retrain(loop, run_id)
+    with loop.database.session(read_only=True) as session:
+        status = versions.get(session, version_id).status
+    if status != VersionStatus.candidate:
+        raise NotEnoughData(
+            f"the same labels and settings gave version {version_id} again, which is {status.value}; "
+            "review more images first, or promote that version"
+        )
+    return version_id
 
 
 @DBOS.step()

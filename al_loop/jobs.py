@@ -7,9 +7,13 @@ the runs its predecessor left. Change a workflow's steps and it gets a new name 
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from dbos import DBOS, DBOSConfig
 from sqlalchemy.engine import make_url
@@ -63,6 +67,16 @@ def worker_runs(home: Path) -> bool:
 
 def _lock_file(home: Path) -> Path:
     return home / "worker.lock"
+
+
+def leave() -> NoReturn:
+    """End this process now. A training under way runs on a thread that Python would wait for, for hours perhaps;
+    the next worker continues it.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 @contextmanager

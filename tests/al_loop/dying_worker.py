@@ -1,0 +1,56 @@
+"""A worker in a process of its own that dies where it is told to: between a step's effect and its checkpoint."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from al_loop import evaluate, promote
+from al_loop.context import Loop
+from al_loop.jobs import leave
+from al_loop.worker import run_worker
+from backend.credentials import load_credentials
+from backend.settings import Settings
+from backend.store import FileStore
+from db.session import Database
+
+DIED = 42  # exit status
+POINTS: dict[str, tuple[Any, str]] = {
+    "evaluated": (evaluate, "evaluate_candidate"),
+    "decided": (promote, "decide"),
+}
+
+
+def open_loop(home: Path, **settings: Any) -> Loop:
+    """The installation at `home`, migrated already."""
+    configured = Settings(home=home, **settings)
+    store = FileStore(configured.files)
+    return Loop(configured, Database(configured.database_url), store, load_credentials(configured.home))
+
+
+def work(home: str, settings: dict[str, Any], point: str = "") -> None:
+    """Run a worker until SIGTERM, or until it has just done what `point` names."""
+    import torch
+
+    torch.set_num_threads(1)
+    if point:
+        module, name = POINTS[point]
+        setattr(module, name, dying(getattr(module, name)))
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    run_worker(open_loop(Path(home), **settings), stop)
+    leave()
+
+
+def dying(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, after which the process is gone as if by kill -9."""
+
+    def last(*args: Any, **kwargs: Any) -> None:
+        function(*args, **kwargs)
+        os._exit(DIED)
+
+    return last
