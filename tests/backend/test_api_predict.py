@@ -73,11 +73,12 @@ def test_stored_regions_carry_key_score_and_reason(client: TestClient, bench: Be
         queue.replace_queue(session, ranking.id, [queue.QueueEntry(image.id, 3.0, {})])
         as_pushed = region_cells(session, prediction_id)
 
+    cells.reverse()  # the one with a reason leads the expert's list of regions
     (item,) = ask(client, bench.body(image))
 
     assert (item["model_version"], item["score"]) == (row.name, 0.25), "1 / (1 + priority): lowest comes first"
     assert [region["id"] for region in item["result"]] == [key for _, key in cells] == [c.key for c in as_pushed]
-    assert [region.get("meta") for region in item["result"]] == [None, {"text": ["the two models disagree"]}]
+    assert [region.get("meta") for region in item["result"]] == [{"text": ["the two models disagree"]}, None]
     for region, (cell, _) in zip(item["result"], cells, strict=True):
         assert region["score"] == pytest.approx(cell.score, abs=1e-3)
         assert region["type"] == "rectanglelabels"
