@@ -19,8 +19,9 @@ from backend.overlap import iou_matrix, match_one_to_one
 
 View = tuple[Instances, Instances, Instances]  # all_cells, infected, truth: of one image
 
-# With fewer examples than this on either side a fit says more about chance than about the model.
-MIN_EXAMPLES = 8
+# With fewer examples than this on either side a fit says more about chance than about the model: fitted on the some
+# 20 infected cells of 10 fields, pooled infected AP50 on 20 other fields fell from .85 to .79.
+MIN_EXAMPLES = 30
 _PRIOR = 2.0  # strength of "the scores are right as they are", in examples
 
 
