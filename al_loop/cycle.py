@@ -121,7 +121,7 @@ def push(run_id: int | None) -> dict[str, Any]:
     note(run_id, "pushing predictions and order")
     studio = loop.label_studio()
     with loop.database.session(read_only=True) as session:
-        known = projects.projects(session)
+        known = projects.projects(session, studio.url)
     pushed, trouble = [], []
     for project in known:
         try:

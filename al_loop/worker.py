@@ -94,7 +94,7 @@ class Worker:
     def _sync(self) -> bool:
         with self.loop.database.session(read_only=True) as session:
             events = [(event.id, event.action) for event in inbox.unhandled(session)]
-            known = projects.projects(session)
+            known = projects.projects(session, self.studio.url)
         if not events and time.monotonic() < self._next_poll:
             return False
         sweep = any("DELETED" in action for _, action in events) or self._polls % SWEEP_EVERY == 0
@@ -130,7 +130,7 @@ class Worker:
         pair = active_pair(self.loop.database)
         with self.loop.database.session(read_only=True) as session:
             ranking = queue.latest_ranking(session)
-            known = projects.projects(session)
+            known = projects.projects(session, self.studio.url)
         if pair is None or ranking is None or ranking.pair_id != pair.id:
             return
         for project in known:
@@ -186,7 +186,7 @@ class Worker:
         with self.loop.database.session(read_only=True) as session:
             busy = runs.open_of(session, RETRAINED_ROLE) is not None
             ranking = queue.latest_ranking(session)
-            known = projects.projects(session)
+            known = projects.projects(session, self.studio.url)
         if pair is None or busy:
             return False
         behind = ranking is None or ranking.pair_id != pair.id or bool(self._unpredicted() - self._unreadable)
