@@ -1,0 +1,109 @@
+"""One run's training: on the labels it was opened with, recorded once, its checkpoints kept until it succeeded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from al_loop.context import Loop
+from al_loop.import_images import import_images
+from al_loop.rendered import write_coco_folder
+from al_loop.retrain import RunCancelled, clean_up, retrain, take_snapshot, training_config
+from al_loop.train import WEIGHTS, Progress
+from backend.checkpoints import load_weights
+from backend.store import weights_file
+from db import images, runs, versions
+from db.migrate import upgrade
+from db.models import RunStatus
+from tests import builders
+from tests.al_loop.dying_worker import open_loop
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Loop]:
+    """A home with some labelled rendered smears and a pool, and one thread to train on."""
+    sizes = {"short_side": 96, "train_crop": 64, "train_batch": 1, "train_steps": 3}
+    loop = open_loop(tmp_path, device="cpu", **sizes)
+    upgrade(loop.settings.database_url)
+    write_coco_folder(tmp_path / "source", 12, size=(96, 128), cells=6, infected=0.5)
+    import_images(loop.database, loop.store, tmp_path / "source", label_share=0.5)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield loop
+    torch.set_num_threads(threads)
+    loop.database.dispose()
+
+
+def open_run(loop: Loop) -> int:
+    with loop.database.session() as session:
+        run = runs.open_run(session, "infected", "person", {}, {})
+        assert run is not None
+        runs.start_run(session, run.id)
+        return run.id
+
+
+def test_settings_become_the_trainings_configuration(loop: Loop) -> None:
+    shares = {role: training_config(loop.settings, role).rare_share for role in ("all_cells", "infected")}
+    assert shares == {"all_cells": 0.5, "infected": 0.75}
+    config = training_config(loop.settings, "infected")
+    assert (config.steps, config.crop, config.batch_size) == (3, 64, 1)
+    assert (config.detector.role, config.detector.short_side) == ("infected", 96)
+
+
+def test_labels_that_come_while_it_trains_are_not_among_its_own(loop: Loop) -> None:
+    run_id = open_run(loop)
+    before = take_snapshot(loop, run_id)
+    with loop.database.session() as session:
+        builders.say(session, builders.add_cell(session, images.pool(session)[0]), "gametocyte")
+    assert take_snapshot(loop, run_id).sha256 == before.sha256
+    with loop.database.session() as session:
+        runs.fail(session, run_id, "over")
+    after = take_snapshot(loop, open_run(loop))
+    assert len(after.to_json()["images"]) == len(before.to_json()["images"]) + 1
+
+
+def test_repeated_after_its_end_it_gives_the_same_version_and_only_success_tidies_up(loop: Loop) -> None:
+    run_id = open_run(loop)
+    seen: list[Progress] = []
+    version_id = retrain(loop, run_id, seen.append)
+    assert [progress.step for progress in seen] == [1, 2, 3]
+    assert retrain(loop, run_id) == version_id
+    with loop.database.session(read_only=True) as session:
+        [version] = versions.versions(session)
+        run = runs.get(session, run_id)
+    assert version.status == "candidate"
+    assert version.config == json.loads(json.dumps(training_config(loop.settings, "infected").to_json()))
+    assert version.manifest_sha256 == take_snapshot(loop, run_id).sha256
+    assert {"device", "python", "torch", "loss", "seconds"} <= set(version.environment)
+    assert (run.step, run.steps) == (3, 3)
+    assert "step 3 of 3, loss" in run.message
+    load_weights(loop.store.path(weights_file(version.weights_sha256)), version.weights_sha256)
+
+    clean_up(loop, run_id)
+    assert (loop.run_folder(run_id) / WEIGHTS).is_file(), "not over yet"
+    with loop.database.session() as session:
+        runs.finish(session, run_id, version_id)
+    clean_up(loop, run_id)
+    assert not loop.run_folder(run_id).exists()
+    clean_up(loop, run_id)
+
+
+def test_a_cancelled_run_goes_no_further(loop: Loop) -> None:
+    run_id = open_run(loop)
+
+    def cancel(progress: Progress) -> None:
+        with loop.database.session() as session:
+            runs.cancel(session, run_id)
+
+    with pytest.raises(RunCancelled, match=f"run {run_id} was cancelled"):
+        retrain(loop, run_id, cancel)
+    with loop.database.session(read_only=True) as session:
+        run = runs.get(session, run_id)
+        assert (run.status, run.step) == (RunStatus.cancelled, 1)
+        assert versions.versions(session) == []
+    clean_up(loop, run_id)
+    assert loop.run_folder(run_id).is_dir()
