@@ -7,6 +7,8 @@ from al_loop.context import Loop
 from al_loop.dataset import truth
 from backend.calibrate import fit_fusion
 from backend.fuse import FusionConfig
+from backend.instances import ROLES
+from backend.store import weights_file
 from db import labels, versions
 from db.models import ModelPair, Split
 
@@ -30,6 +32,20 @@ def fit_pair(loop: Loop, all_cells_id: int, infected_id: int, bench: Bench | Non
         fusion = fit_fusion(list(zip(all_cells, infected, [image.truth() for image in known], strict=True)))
     with loop.database.session() as session:
         return versions.pair_of(session, all_cells_id, infected_id, fusion.to_json())
+
+
+def fit_future_pair(loop: Loop, version_id: int) -> None:
+    """Fit the pair that this version would serve in, so that its first prediction is made by it.
+
+    Raises NotFound, StoredFileCorrupt.
+    """
+    with loop.database.session(read_only=True) as session:
+        version = versions.get(session, version_id)
+        ids = {role: active.id for role in ROLES if (active := versions.active(session, role)) is not None}
+    loop.store.verify(weights_file(version.weights_sha256), version.weights_sha256)
+    ids[version.role] = version_id
+    if len(ids) == len(ROLES):
+        fit_pair(loop, ids["all_cells"], ids["infected"])
 
 
 def ensure_pair(loop: Loop) -> ModelPair | None:

@@ -2,43 +2,50 @@
 
 from __future__ import annotations
 
-import logging
-
 from al_loop.context import Loop
-from backend.errors import LabelStudioRefused
+from backend.errors import LabelStudioRefused, NotConnected, UnusableLabelConfig
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.connections import ensure_image_storage, ensure_ml_backend, ensure_webhook
 from backend.label_studio.label_config import default_config, parse
 from db import projects
 from db.models import Project
 
-log = logging.getLogger("cellloop.connect")
-
 
 def connect(loop: Loop, label_studio: LabelStudio) -> Project:
     """The project we serve, found by its title or created, with everything it needs to call us.
 
     A project that people have configured keeps its labelling configuration. Label Studio must reach our backend for
-    the ML backend to be connected; while it does not, the rest is set up and a warning says what to do. Raises
-    UnusableLabelConfig when the project has no control for our cells.
+    the ML backend to be connected; while it does not, everything else is set up before NotConnected is raised. Raises
+    UnusableLabelConfig, before anything is touched, when the project has no control for our cells.
     """
     settings = loop.settings
     title = settings.label_studio_project
     found = label_studio.projects(title)
     project = found[0] if found else label_studio.create_project(title, default_config())
-    parse(project.label_config)
+    try:
+        parse(project.label_config)
+    except UnusableLabelConfig as error:
+        raise UnusableLabelConfig(f"project {title} ({project.id}): {error}") from error
     ensure_image_storage(label_studio, project.id, settings.files / "images")
     credentials = loop.credentials
+    refusal: LabelStudioRefused | None = None
     try:
         ensure_ml_backend(
             label_studio, project.id, settings.backend_url, credentials.basic_user, credentials.basic_password
         )
     except LabelStudioRefused as error:
-        log.warning("the ML backend is not connected yet (%s); start `cellloop serve`, then connect again", error)
+        refusal = error
     webhook = f"{settings.backend_url}/webhook"
     headers = {"Authorization": f"Bearer {credentials.webhook_secret}"}
     ensure_webhook(label_studio, project.id, webhook, headers)
     with loop.database.session() as session:
-        return projects.upsert_project(
+        ours = projects.upsert_project(
             session, url=label_studio.url, ls_project_id=project.id, title=title, label_config=project.label_config
         )
+    if refusal is not None:
+        raise NotConnected(
+            f"project {title} is ready, but Label Studio does not reach our backend at {settings.backend_url}; "
+            f"start `cellloop serve` (CELLLOOP_BACKEND_URL: its address as Label Studio sees it), then connect again "
+            f"({str(refusal)[:160]})"
+        )
+    return ours

@@ -46,7 +46,10 @@ def _open(loop: Loop, role: str) -> int:
         if run is None:
             run = runs.open_run(session, role, COMMAND, {}, asdict(training_config(loop.settings, role)))
         if run is None or run.trigger != COMMAND:
-            raise WorkerRunning(f"{role}: expected no training in progress, the worker has one; wait, or cancel it")
+            which = f"run {run.id} ({run.trigger}) is {run.status.value}" if run else "another one has just begun"
+            raise WorkerRunning(
+                f"{role}: expected no open training, {which}; let it end: it runs in `cellloop worker`, once that is up"
+            )
         if run.status == RunStatus.queued:
             runs.start_run(session, run.id, loop.settings.train_steps)
         return run.id

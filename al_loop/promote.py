@@ -23,8 +23,9 @@ from al_loop.metrics import (
 )
 from backend.errors import NotEnoughData
 from backend.instances import CLASSES
+from backend.store import FileStore, weights_file
 from db.errors import NotFound
-from db.models import PromotionDecision
+from db.models import ModelVersion, PromotionDecision
 from db.runs import evaluation_of, get_evaluation
 from db.session import Database
 from db.versions import activate, active, active_pair, decisions, get, previous, reject
@@ -160,19 +161,34 @@ def decide(loop: Loop, version_id: int, evaluation_id: int | None, run_id: int |
     return verdict
 
 
-def promote(database: Database, version_id: int, *, reason: str = "a person decided") -> PromotionDecision:
-    """A person lets a version serve, whatever the gate said. Raises NotFound, IllegalTransition."""
+def promote(
+    database: Database, version_id: int, *, reason: str = "a person decided", store: FileStore | None = None
+) -> PromotionDecision:
+    """A person lets a version serve, whatever the gate said. Raises NotFound, IllegalTransition.
+
+    store: where its weights must be whole, or StoredFileCorrupt is raised and nothing changes.
+    """
     with database.session() as session:
+        check_weights(store, get(session, version_id))
         return activate(session, version_id, kind="person", reasons=[reason])
 
 
-def rollback(database: Database, role: str, *, reason: str = "rolled back by a person") -> PromotionDecision:
+def rollback(
+    database: Database, role: str, *, reason: str = "rolled back by a person", store: FileStore | None = None
+) -> PromotionDecision:
     """Let the version serve again that the active one replaced; repeated, one further back.
 
-    Raises NotFound when the active version replaced nothing.
+    Raises NotFound when the active version replaced nothing. store: as for `promote`.
     """
     with database.session() as session:
         before = previous(session, role)
         if before is None:
             raise NotFound(f"{role}: expected a version that the active one replaced, found none; nothing changed")
+        check_weights(store, before)
         return activate(session, before.id, kind="rollback", reasons=[reason])
+
+
+def check_weights(store: FileStore | None, version: ModelVersion) -> None:
+    """Raises StoredFileCorrupt when the version could not be loaded: whoever serves now must go on serving."""
+    if store is not None:
+        store.verify(weights_file(version.weights_sha256), version.weights_sha256)

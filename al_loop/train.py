@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 import time
@@ -26,6 +27,8 @@ from al_loop.dataset import TrainingSample
 from backend.detect import DetectorConfig, build_detector, save_detector
 from backend.errors import NotEnoughData, TrainingDiverged
 from backend.instances import role_classes
+
+log = logging.getLogger("cellloop.train")
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "weights.safetensors"
@@ -271,7 +274,11 @@ def resume(
     """Load the checkpoint if it is this training's; returns the step to go on with and the losses so far."""
     if not path.exists():
         return 0, []
-    state = torch.load(path, map_location=device, weights_only=True)
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # damaged bytes make the unpickler fail in any way it can
+        log.warning("%s: expected a checkpoint, cannot read it (%s); starting over", path, str(error).split("\n")[0])
+        return 0, []
     if state["identity"] != identity:
         return 0, []
     model.load_state_dict(state["model"])

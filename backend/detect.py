@@ -18,7 +18,7 @@ from torch import Tensor
 from backend.backbones import fold_batch_norm
 from backend.checkpoints import load_strictly, load_weights, save_weights
 from backend.detector_model import CellMaskRCNN, Limits
-from backend.errors import WeightsCorrupt
+from backend.errors import DeviceUnavailable, WeightsCorrupt
 from backend.instances import CLASS_INDEX, CLASSES, ROLES, Instances, role_classes
 from backend.masks import paste
 from backend.presets import PRESETS
@@ -91,8 +91,15 @@ def resize_image(image: NDArray[np.uint8], config: DetectorConfig) -> NDArray[np
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device to compute on: "auto" takes CUDA, else Apple's MPS, else the CPU; other names are used as they are."""
+    """The device to compute on: "auto" takes CUDA, else Apple's MPS, else the CPU; other names are used as they are.
+
+    Raises DeviceUnavailable when this machine has no such device.
+    """
     if name != "auto":
+        kind = name.partition(":")[0]
+        absent = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
+        if absent.get(kind, False):
+            raise DeviceUnavailable(f"expected a device {name}, this machine has none; set CELLLOOP_DEVICE=auto")
         return torch.device(name)
     if torch.cuda.is_available():
         return torch.device("cuda")

@@ -70,6 +70,14 @@ class CredentialsUnusable(CellloopError):
     """The file of secrets can be read by others, or is damaged."""
 
 
+class HomeUnusable(CellloopError):
+    """The home folder cannot be made or written to."""
+
+
+class DeviceUnavailable(CellloopError):
+    """Detectors were to run on a device this machine does not have."""
+
+
 class DatabaseNotMigrated(CellloopError):
     """The database lacks tables of this version, or has those of another one."""
 

@@ -24,10 +24,12 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="address the backend listens on; loopback unless told otherwise")
     port: int = Field(default=9090, ge=1, le=65535)
-    device: str = Field(default="auto", description="auto | cpu | cuda | mps")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto | cpu | cuda | mps")
 
     label_studio_url: str = Field(default="http://127.0.0.1:8080", description="Label Studio as we reach it")
-    label_studio_token: str | None = Field(default=None, repr=False, description="overrides the generated token")
+    label_studio_token: str | None = Field(
+        default=None, pattern=r"^[!-~]*$", repr=False, description="overrides the generated token"
+    )
     label_studio_project: str = Field(default="cellloop", description="title of the project we serve")
     backend_url: str = Field(default="", description="this backend as Label Studio reaches it; empty: host and port")
 

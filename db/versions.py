@@ -49,7 +49,8 @@ def get(session: Session, version_id: int) -> ModelVersion:
     """The version with this id. Raises NotFound."""
     version = session.get(ModelVersion, version_id)
     if version is None:
-        raise NotFound(f"expected a model version with id {version_id}, found none: see `cellloop doctor`")
+        known = ", ".join(f"{row.id} ({row.role}, {row.status.value})" for row in versions(session)[-10:])
+        raise NotFound(f"expected the id of a model version, got {version_id}; there are: {known or 'none, train one'}")
     return version
 
 
@@ -125,7 +126,9 @@ def activate(
     if decision is not None:
         return decision
     incumbent = active(session, version.role)
-    if incumbent is not None and incumbent.id != version.id:
+    if incumbent is version:
+        raise IllegalTransition(f"{version.role} version {version.id} is active: it serves already, nothing changed")
+    if incumbent is not None:
         _set_status(session, incumbent, VersionStatus.retired)
     _set_status(session, version, VersionStatus.active)
     decision = PromotionDecision(

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from al_loop.context import Loop
 from backend.credentials import load_credentials
 from backend.errors import DatabaseNotMigrated, LabelStudioUnavailable, NotConnected
+from backend.home import prepare_home
 from backend.label_studio.server import LabelStudioConfig
 from backend.settings import Settings
 from backend.store import FileStore
@@ -29,7 +30,7 @@ def read_settings() -> Settings:
 def open_loop() -> Loop:
     """Settings, record, file store and secrets. Raises DatabaseNotMigrated when the tables are not the current ones."""
     settings = read_settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
+    prepare_home(settings.home)
     database = Database(settings.database_url)
     if pending(settings.database_url):
         shown = database.engine.url.render_as_string(hide_password=True)
@@ -48,6 +49,7 @@ def label_studio_config(settings: Settings) -> LabelStudioConfig:
         )
     if program is None:
         raise LabelStudioUnavailable("Label Studio is not installed here; `bash scripts/demo.sh` installs it")
+    prepare_home(settings.home)
     credentials = load_credentials(settings.home)
     return LabelStudioConfig(
         executable=program,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,9 @@ def expected(error: BaseException) -> str | None:
         exceptions = sys.modules["sqlalchemy.exc"]
         if isinstance(error, exceptions.OperationalError):
             return _one_line(f"database: {error.orig}; check CELLLOOP_DATABASE_URL, then run: cellloop doctor")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return _one_line(f"{where}expected room on the disk, there is none left; make some, then repeat the command")
     if isinstance(error, OSError) and error.filename is not None:
         return _one_line(f"{error.filename}: {error.strerror}")
     return None

@@ -19,11 +19,12 @@ def migrate(
 
     Example: CELLLOOP_DATABASE_URL=postgresql+psycopg://cellloop@localhost/cellloop cellloop migrate
     """
+    from backend.home import prepare_home
     from db import migrate as migrations
     from scripts.composition import read_settings
 
     settings = read_settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
+    prepare_home(settings.home)
     url = settings.database_url
     before = migrations.current(url)
     if not check:

@@ -18,11 +18,15 @@ def promote(
 
     Example: cellloop promote 7 --reason "better on thin smears"
     """
+    from al_loop import calibrate_pair
+    from al_loop import promote as promoting
     from db import versions
     from scripts.composition import open_loop
 
-    with open_loop().database.session() as session:
-        decision = versions.activate(session, version, kind="person", reasons=[reason])
+    loop = open_loop()
+    calibrate_pair.fit_future_pair(loop, version)
+    decision = promoting.promote(loop.database, version, reason=reason, store=loop.store)
+    with loop.database.session(read_only=True) as session:
         role = versions.get(session, version).role
     console.emit(
         {"role": role, "active": version, "replaced": decision.replaced_id, "reasons": decision.reasons}, as_json

@@ -16,18 +16,23 @@ def retrain(
     wait: Annotated[bool, typer.Option(help="Stay until it is decided.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
-    """Retrain `infected` on all reviewed labels; the gate decides whether the candidate serves.
+    """Retrain `infected` on all reviewed labels, in the worker; the gate decides whether the candidate serves.
 
     Example: cellloop retrain --reason "a new stain" --no-wait
     """
     import threading
 
+    from al_loop.jobs import worker_runs
     from al_loop.trigger import ask_for_retraining
     from al_loop.worker import run_worker
     from db import runs
     from scripts.composition import open_loop
 
     loop = open_loop()
+    if wait and not here and not worker_runs(loop.settings.home):
+        console.fail("expected a running worker to retrain in; start `cellloop worker`, or add --here or --no-wait")
+    if here and worker_runs(loop.settings.home):
+        console.fail("--here: expected no running worker, one is running and can retrain; leave --here out")
     run_id = ask_for_retraining(loop, reason)
     if run_id is None:
         with loop.database.session(read_only=True) as session:

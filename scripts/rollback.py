@@ -19,12 +19,9 @@ def rollback(
 
     Example: cellloop rollback --role infected
     """
-    from db import versions
+    from al_loop import promote as promoting
     from scripts.composition import open_loop
 
-    with open_loop().database.session() as session:
-        before = versions.previous(session, role.value)
-        if before is None:
-            console.fail(f"{role.value}: expected a version that the active one replaced, found none; nothing changed")
-        decision = versions.activate(session, before.id, kind="rollback", reasons=[reason])
-    console.emit({"role": role.value, "active": before.id, "replaced": decision.replaced_id}, as_json)
+    loop = open_loop()
+    decision = promoting.rollback(loop.database, role.value, reason=reason, store=loop.store)
+    console.emit({"role": role.value, "active": decision.version_id, "replaced": decision.replaced_id}, as_json)

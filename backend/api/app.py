@@ -13,6 +13,7 @@ from backend.api.limits import BodyLimit
 from backend.api.task_images import TaskImages
 from backend.credentials import load_credentials
 from backend.errors import DatabaseNotMigrated
+from backend.home import prepare_home
 from backend.label_studio.uploads import LabelStudioUploads
 from backend.serving import PairCache, PairLoader
 from backend.settings import Settings
@@ -26,10 +27,10 @@ def create_app(settings: Settings | None = None, *, loader: PairLoader | None = 
 
     settings: default from the environment. loader: how a pair's row becomes detectors, default from our files.
 
-    Raises DatabaseNotMigrated, and CredentialsUnusable. Loads no model: a server starts in about a second.
+    Raises HomeUnusable, DatabaseNotMigrated and CredentialsUnusable. Loads no model: a server starts in about a second.
     """
     settings = settings or Settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
+    prepare_home(settings.home)
     database = Database(settings.database_url)
     if pending(settings.database_url):
         shown = database.engine.url.render_as_string(hide_password=True)

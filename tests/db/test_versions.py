@@ -73,7 +73,7 @@ def test_only_listed_steps_are_taken(sqlite_database: Database, before: VersionS
             step()
             assert version.status is after
         else:
-            with pytest.raises(IllegalTransition, match=f"is {before.value}: expected a step to .*got {after.value}"):
+            with pytest.raises(IllegalTransition, match=f"is {before.value}: "):
                 step()
             assert version.status is before
             assert not versions.decisions(session)
