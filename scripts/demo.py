@@ -32,7 +32,9 @@ def demo(
 
     from scripts.demonstration import Wishes, demonstrate
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends the children too
+    # A polite kill ends the children too; and Ctrl-C must, even where a shell started us in the background.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     demonstrate(
         Wishes(
             data=data,
