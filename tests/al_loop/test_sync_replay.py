@@ -141,7 +141,7 @@ def assert_truth(workshop: Workshop) -> None:
             assert found <= answers[0] | answers[1]
 
 
-def replay(database: Database, history: Sequence[Event]) -> None:
+def check_replay(database: Database, history: Sequence[Event]) -> None:
     home = Path(tempfile.mkdtemp())
     try:
         workshop = pushed_workshop(home, database, 2)
@@ -169,7 +169,7 @@ def test_labels_are_label_studios_truth_whenever_we_looked(sqlite_url: str, hist
     migrated = Path(sqlite_url.removeprefix("sqlite:///"))
     database = Database(f"sqlite:///{shutil.copy(migrated, migrated.with_name('replay.db'))}")
     try:
-        replay(database, history)
+        check_replay(database, history)
     finally:
         database.dispose()
         for file in migrated.parent.glob("replay.db*"):
@@ -177,7 +177,7 @@ def test_labels_are_label_studios_truth_whenever_we_looked(sqlite_url: str, hist
 
 
 def test_labels_are_label_studios_truth_on_both_engines(database: Database) -> None:
-    replay(
+    check_replay(
         database,
         [
             ("submit", 0, 1, "ring", 0),
