@@ -17,7 +17,7 @@ from db.migrate import upgrade
 from db.models import Base
 from db.session import Database, make_engine
 
-pytest_plugins = ["tests.label_studio_fixture", "tests.story"]
+pytest_plugins = ["tests.label_studio_fixture", "tests.story", "tests.trouble"]
 
 
 def _postgres_tools() -> Path | None:

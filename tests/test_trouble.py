@@ -1,146 +1,22 @@
-"""Bad input and trouble, as a user meets it: one clear line that says what to do, exit code 1, and nothing else spoilt.
-
-Commands run in this process on a home of their own. Label Studio is a small server here that refuses, fails or
-answers as little as a command needs; what the real one does is asked elsewhere.
-"""
+"""Bad input and trouble, as a user meets it: one line that says what to do, exit code 1, and nothing else spoilt."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import struct
-import threading
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from al_loop import jobs
-from al_loop.rendered import write_coco_folder
-from al_loop.worker import Worker
-from backend.label_studio.label_config import default_config
-from backend.store import weights_file
-from db import images, labels, predictions, projects, reviews, runs, versions
+from db import runs, versions
 from db.models import RunStatus, VersionStatus
 from db.session import Database
-from scripts import cli, composition
-from tests.label_studio_fixture import free_port
-
-FIELDS = 12
-TINY = {"TRAIN_STEPS": "2", "SHORT_SIDE": "128", "TRAIN_CROP": "96", "TRAIN_BATCH": "1", "DEVICE": "cpu"}
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def smears(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small rendered data set."""
-    return write_coco_folder(tmp_path_factory.mktemp("smears"), FIELDS, 5, size=(128, 160), cells=8, infected=0.4)
-
-
-@pytest.fixture(scope="module")
-def trained(smears: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with smears, two versions of `infected` (ids 2 and 3, the first serves) and one of `all_cells` (1)."""
-    home = tmp_path_factory.mktemp("trained") / "home"
-    with pytest.MonkeyPatch.context() as patch:
-        environment(patch, home)
-        for command in (
-            ["migrate"],
-            ["import", str(smears), "--label-share", "0.5"],
-            ["train", "--role", "all_cells"],
-            ["train", "--role", "infected"],
-            ["train", "--role", "infected", "--steps", "3"],
-            ["preannotate"],
-            ["rank"],
-        ):
-            with pytest.raises(SystemExit) as left:
-                cli.main(command)
-            assert not left.value.code, command
-    return home
-
-
-def environment(patch: pytest.MonkeyPatch, home: Path) -> None:
-    """The settings of this file and no others."""
-    for name in [name for name in os.environ if name.startswith("CELLLOOP_")]:
-        patch.delenv(name)
-    patch.setenv("CELLLOOP_HOME", str(home))
-    patch.setenv("CELLLOOP_LABEL_STUDIO_URL", "http://127.0.0.1:9")  # the discard port: nobody
-    patch.setenv("CELLLOOP_PORT", str(free_port()))
-    for name, value in TINY.items():
-        patch.setenv(f"CELLLOOP_{name}", value)
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home that does not exist yet, and the environment that names it."""
-    environment(monkeypatch, tmp_path / "home")
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def run(home: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in this process: exit status, stdout, stderr."""
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main(arguments)
-        printed = capsys.readouterr()
-        return int(left.value.code or 0), printed.out, printed.err
-
-    return command
-
-
-@pytest.fixture
-def installed(home: Path, trained: Path) -> Database:
-    """The trained home, to be spoilt; its record."""
-    shutil.copytree(trained, home)
-    return Database(f"sqlite:///{home / 'cellloop.sqlite'}")
-
-
-def assert_one_line(outcome: tuple[int, str, str], *words: str) -> None:
-    """Exit code 1, nothing on stdout, one line on stderr with these words in it."""
-    status, out, err = outcome
-    assert (status, out) == (1, ""), err
-    assert err.startswith("error: "), err
-    assert err.count("\n") == 1, err
-    assert [word for word in words if word not in err] == [], err
-
-
-@contextmanager
-def label_studio(answer: Callable[[str, str], tuple[int, Any]]) -> Iterator[str]:
-    """A server that answers (method, path) with a status and JSON; its address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def handle_any(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length") or 0))
-            status, body = answer(self.command, self.path.split("?")[0])
-            data = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_GET = do_POST = do_PATCH = do_DELETE = handle_any
-
-        def log_message(self, *_: Any) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+from scripts import composition
+from tests.trouble import FIELDS, Run, assert_one_line, damage
 
 
 def huge_png() -> bytes:
@@ -243,16 +119,6 @@ def serving(database: Database) -> int:
     return version.id
 
 
-def damage(home: Path, database: Database, version: int, data: bytes | None) -> None:
-    """Replace a version's weight file, or remove it."""
-    with database.session(read_only=True) as session:
-        path = home / "files" / weights_file(versions.get(session, version).weights_sha256)
-    if data is None:
-        path.unlink()
-    else:
-        path.write_bytes(data)
-
-
 def test_promote_and_roll_back(run: Run, installed: Database) -> None:
     assert_one_line(run("promote", "77"), "77", "3 (infected, candidate)")
     assert_one_line(run("promote", "2"), "serves already")
@@ -343,110 +209,3 @@ def test_unusable_settings(run: Run, monkeypatch: pytest.MonkeyPatch, name: str,
     monkeypatch.setenv(f"CELLLOOP_{name}", value)
     assert_one_line(run(command))
     assert value not in ("tökén",) or value not in run(command)[2], "a token is not repeated"
-
-
-# --- Label Studio -------------------------------------------------------------------------------------------
-
-
-def connected(database: Database, url: str) -> None:
-    """As if `cellloop label-studio connect` had been there."""
-    with database.session() as session:
-        projects.upsert_project(session, url=url, ls_project_id=1, title="cellloop", label_config=default_config())
-
-
-def known(database: Database) -> tuple[int, int, int]:
-    """How many labels, reviews and predictions there are: what trouble may not lessen."""
-    with database.session(read_only=True) as session:
-        pair = versions.active_pair(session)
-        assert pair is not None
-        stored = predictions.by_pair(session, pair.id)
-        return labels.newest_revision_id(session), len(reviews.live_threads(session)), len(stored)
-
-
-NEEDS_LABEL_STUDIO = (["label-studio", "connect"], ["push"], ["sync"])
-
-
-@pytest.mark.parametrize("command", NEEDS_LABEL_STUDIO, ids=" ".join)
-def test_label_studio_is_down(run: Run, installed: Database, command: list[str]) -> None:
-    connected(installed, "http://127.0.0.1:9")
-    before = known(installed)
-    assert_one_line(run(*command), "cannot be reached", "cellloop label-studio start")
-    assert known(installed) == before
-
-
-@pytest.mark.parametrize("command", NEEDS_LABEL_STUDIO, ids=" ".join)
-@pytest.mark.parametrize(
-    ("status", "words"), [(401, "CELLLOOP_LABEL_STUDIO_TOKEN"), (500, "failed with 500")], ids=["refuses", "fails"]
-)
-def test_label_studio_refuses_or_fails(
-    run: Run, installed: Database, monkeypatch: pytest.MonkeyPatch, command: list[str], status: int, words: str
-) -> None:
-    with label_studio(lambda method, path: (status, {"detail": "no"})) as url:
-        monkeypatch.setenv("CELLLOOP_LABEL_STUDIO_URL", url)
-        connected(installed, url)
-        before = known(installed)
-        assert_one_line(run(*command), url, words)
-        assert known(installed) == before
-
-
-def project(label_config: str) -> dict[str, Any]:
-    return {"id": 1, "title": "cellloop", "label_config": label_config, "model_version": "", "sampling": ""}
-
-
-def test_a_project_without_a_usable_control(run: Run, installed: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def answer(method: str, path: str) -> tuple[int, Any]:
-        asked.append(method)
-        choices = '<View><Image name="i" value="$image"/><Choices name="c" toName="i"><Choice value="x"/></Choices>'
-        choices += "</View>"
-        return 200, {"results": [project(choices)], "next": None, "count": 1}
-
-    with label_studio(answer) as url:
-        monkeypatch.setenv("CELLLOOP_LABEL_STUDIO_URL", url)
-        assert_one_line(run("label-studio", "connect"), "project cellloop", "RectangleLabels")
-    assert set(asked) == {"GET"}, "nothing in the project was touched"
-
-
-def test_our_backend_is_down_while_connecting(run: Run, installed: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    def answer(method: str, path: str) -> tuple[int, Any]:
-        if path.startswith("/api/projects"):
-            found = project(default_config())
-            return 200, found if path.strip("/").endswith("1") else {"results": [found], "next": None, "count": 1}
-        if method == "GET":
-            return 200, []
-        return (400, {"detail": "health check failed"}) if path.startswith("/api/ml") else (201, {"id": 1})
-
-    with label_studio(answer) as url:
-        monkeypatch.setenv("CELLLOOP_LABEL_STUDIO_URL", url)
-        assert_one_line(run("label-studio", "connect"), "cellloop serve", "connect again", "health check failed")
-    with installed.session(read_only=True) as session:
-        assert [found.title for found in projects.projects(session)] == ["cellloop"], "the rest is set up"
-
-
-def test_the_worker_outlives_trouble(
-    home: Path, installed: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Label Studio away and a serving model's weights gone: one warning each, and what works goes on."""
-    monkeypatch.setenv("CELLLOOP_POLL_S", "0.001")
-    connected(installed, "http://127.0.0.1:9")
-    damage(home, installed, 2, None)
-    with installed.session() as session:
-        asked = images.pool(session)[0].id
-        predictions.request(session, asked)
-        versions.activate(session, 3, kind="person", reasons=["for a test"])
-        versions.active_pair(session)
-    damage(home, installed, 3, None)
-    before = known(installed)[:2]
-    worker = Worker(composition.open_loop())
-    monkeypatch.setattr(worker, "_start_queued", lambda: None)
-    monkeypatch.setattr(worker, "_follow_pair", lambda: False)
-    for _ in range(20):
-        worker.tick()
-        worker._rests_until.clear()
-    told = [record.getMessage() for record in caplog.records if record.name == "cellloop.worker"]
-    assert len([line for line in told if "cannot be reached" in line]) == 1
-    assert len([line for line in told if ".safetensors" in line]) == 1
-    assert known(installed)[:2] == before
-    with installed.session(read_only=True) as session:
-        assert [image.id for image in predictions.requests(session)] == [asked], "still owed"

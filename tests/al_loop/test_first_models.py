@@ -77,7 +77,7 @@ def test_run_of_the_worker_is_left_alone(loop: Loop) -> None:
     with loop.database.session() as session:
         run = runs.open_run(session, "infected", "reviews", {}, {})
         assert run is not None
-    with pytest.raises(WorkerRunning, match="the worker has one"):
+    with pytest.raises(WorkerRunning, match="cellloop worker"):
         train_here(loop, "infected")
     with loop.database.session() as session:
         assert runs.get(session, run.id).status == RunStatus.queued
