@@ -105,7 +105,7 @@ def record_review(session: Session, source: Source, annotation: Annotation, repo
     report.problems += [f"{where}: {problem}" for problem in parsed.problems]
     drawn = [Answer(r.key, r.box, r.label, r.shape, _drawn_mask(r)) for r in parsed.regions]
     before = {
-        live.key: Shown(live.box, live.label) if live.label is not None and live.box is not None else None
+        live.key: Shown(live.box, live.label, live.mask) if live.label is not None and live.box is not None else None
         for live in labels.thread_labels(session, thread)
     }
     predicted = {key: cell.shown for key, cell in shown.cells.items()}

@@ -29,10 +29,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Shown:
-    """One cell as the expert found it: predicted, or as their own previous answer left it."""
+    """One cell as the expert found it: predicted, or as their own previous answer left it (with what they drew)."""
 
     box: Box
     label: str
+    mask: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def _moved(a: Box, b: Box) -> bool:
 def _differs(answer: Answer, other: Shown) -> Action | None:
     if answer.label != other.label:
         return Action.relabelled
-    return Action.moved if _moved(answer.box, other.box) else None
+    redrawn = answer.mask is not None and answer.mask != other.mask
+    return Action.moved if redrawn or _moved(answer.box, other.box) else None
 
 
 def revise(

@@ -149,11 +149,6 @@ def pushes(session: Session, project_id: int) -> Sequence[Push]:
     return session.scalars(select(Push).where(Push.project_id == project_id).order_by(Push.id)).all()
 
 
-def newest_push(session: Session) -> Push | None:
-    """The last push that changed anything in any project."""
-    return session.scalar(select(Push).order_by(Push.id.desc()).limit(1))
-
-
 def set_cursor(session: Session, project_id: int, moment: datetime) -> None:
     """Everything Label Studio changed before this moment has been read."""
     get(session, project_id).synced_until = moment

@@ -42,6 +42,12 @@ def test_rounding_of_percent_is_not_a_move() -> None:
     }
 
 
+def test_an_outline_redrawn_within_its_box_is_a_revision() -> None:
+    before = {"a": Shown(BOX, "ring", b"old")}
+    assert actions(revise({}, before, [Answer("a", BOX, "ring", "brush", b"new")])) == {"a": Action.moved}
+    assert revise({}, before, [Answer("a", BOX, "ring", "brush", b"old")]) == []
+
+
 def test_an_update_records_only_what_changed() -> None:
     before = {"a": Shown(BOX, "red blood cell"), "b": None}
     changes = revise(PREDICTED, before, [Answer("a", BOX, "difficult")])
