@@ -21,7 +21,7 @@ pytest_plugins = ["tests.label_studio_fixture", "tests.story", "tests.trouble"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several test processes (`-n 2 --dist loadgroup`): one has the one Label Studio, and no file is torn apart."""
+    """With several test processes (`-n 2 --dist loadgroup`): one has the only Label Studio, no file is torn apart."""
     for item in items:
         shares = "label_studio" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("label_studio" if shares else str(item.path)))
