@@ -55,7 +55,7 @@ def sync(
     reading = timedelta(seconds=clock() - began)
     emails = label_studio.users() if any(task.annotations for task in changed) else {}
     for task in changed:
-        pair_names = _answered_pairs(loop, label_studio, task)
+        pair_names = _answered_pairs(loop, label_studio, project, task)
         with loop.database.session() as session:
             _sync_task(session, project, config, task, emails, pair_names, report)
     living = label_studio.task_ids(project.ls_project_id) if sweep else None
@@ -72,7 +72,7 @@ def sync(
     return report
 
 
-def _answered_pairs(loop: Loop, label_studio: LabelStudio, task: Task) -> dict[int, str]:
+def _answered_pairs(loop: Loop, label_studio: LabelStudio, project: Project, task: Task) -> dict[int, str]:
     """Pair name by Label Studio prediction id, for the predictions that this task's annotations answer.
 
     Predictions of earlier pairs stay in Label Studio and may still be submitted; it is asked about those.
@@ -80,7 +80,7 @@ def _answered_pairs(loop: Loop, label_studio: LabelStudio, task: Task) -> dict[i
     found: dict[int, str] = {}
     for parent in {a.parent_prediction for a in task.annotations if a.parent_prediction is not None}:
         with loop.database.session(read_only=True) as session:
-            name = projects.pushed_pair(session, parent)
+            name = projects.pushed_pair(session, project.id, parent)
         if name is None:
             prediction = label_studio.prediction(parent)
             name = prediction.model_version if prediction is not None else None

@@ -105,13 +105,16 @@ def mark_pushed(
     session.flush()
 
 
-def pushed_pair(session: Session, ls_prediction_id: int) -> str | None:
-    """Name of the pair whose prediction we last pushed under this Label Studio id; None for an older or foreign one."""
+def pushed_pair(session: Session, project_id: int, ls_prediction_id: int) -> str | None:
+    """Name of the pair whose prediction we last pushed to this project under this Label Studio id.
+
+    None for an older prediction, and for one that is not ours.
+    """
     query = (
         select(ModelPair.name)
         .join(Prediction, Prediction.pair_id == ModelPair.id)
         .join(Task, Task.pushed_prediction_id == Prediction.id)
-        .where(Task.pushed_ls_prediction_id == ls_prediction_id)
+        .where(Task.project_id == project_id, Task.pushed_ls_prediction_id == ls_prediction_id)
     )
     return session.scalar(query)
 
