@@ -93,8 +93,8 @@ def demonstrate(wishes: Wishes) -> None:
             if wishes.once:
                 print_summary(loop, project, run)
                 return
-        print("Ctrl-C ends everything that was started here.", flush=True)
         try:
+            print("Ctrl-C ends everything that was started here.", flush=True)
             while True:
                 worker.check()
                 time.sleep(0.5)

@@ -20,13 +20,6 @@ from db.session import Database, make_engine
 pytest_plugins = ["tests.label_studio_fixture", "tests.story", "tests.trouble"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several test processes (`-n 2 --dist loadgroup`): one has the only Label Studio, no file is torn apart."""
-    for item in items:
-        shares = "label_studio" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("label_studio" if shares else str(item.path)))
-
-
 def _postgres_tools() -> Path | None:
     """The folder with initdb and pg_ctl: on the PATH, or where Debian keeps the newest version."""
     found = shutil.which("initdb")
