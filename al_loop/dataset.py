@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ from backend.errors import NotEnoughData
 from backend.images import read_image
 from backend.instances import CLASS_INDEX, DIFFICULT, Instances, Rle, role_classes
 from backend.masks import mask_from_box
-from backend.store import FileStore
 from db.images import by_ids
 from db.labels import LiveLabel, current_labels, labelled_images, newest_revision_id
 from db.models import Image, Split
@@ -32,6 +31,14 @@ from db.models import Image, Split
 BORDER_SHARE = 0.25  # of a median cell: cells that the border cuts often went unlabelled, so they are no negatives
 MIN_SIDE_PX = 1.0
 READERS = 2  # decoding runs outside Python's lock
+
+
+class Files(Protocol):
+    """Where image files are: the file store, or a folder (`al_loop.labelled_files.FilesInPlace`)."""
+
+    def path(self, file: str) -> Path: ...
+
+    def read(self, file: str, sha256: str) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -185,7 +192,7 @@ def _labelled(image: Image, labels: Sequence[LiveLabel]) -> LabelledImage:
 
 
 def samples(
-    manifest: DatasetManifest, store: FileStore, on_progress: Callable[[int, int], None] | None = None
+    manifest: DatasetManifest, store: Files, on_progress: Callable[[int, int], None] | None = None
 ) -> list[TrainingSample]:
     """Training samples of a manifest: an expert's mask where there is one, else one derived from the box.
 
@@ -204,7 +211,7 @@ def samples(
     return found
 
 
-def _sample(image: LabelledImage, store: FileStore, border: float) -> TrainingSample:
+def _sample(image: LabelledImage, store: Files, border: float) -> TrainingSample:
     cells = [cell for cell in image.cells if cell.label != DIFFICULT]
     masks: list[Rle] = []
     sources: list[str] = []
