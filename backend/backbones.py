@@ -74,10 +74,17 @@ class LiteBackbone(nn.Module):
         self.pyramid = FeaturePyramidNetwork(channels, out_channels, norm_layer=_group_norm)
         self.out_channels = out_channels
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        levels: Sequence[Tensor] = self.trunk(images)
+    def trunk_levels(self, images: Tensor) -> list[Tensor]:
+        """What the trunk makes of images (B, 3, h, w): maps (B, C, h / stride, w / stride), finest first."""
+        return list(self.trunk(images))
+
+    def features_of(self, levels: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The pyramid over the trunk's maps."""
         features = self.pyramid(OrderedDict((str(index), level) for index, level in enumerate(levels)))
         return {name: level.float() for name, level in features.items()}
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return self.features_of(self.trunk_levels(images))
 
 
 def fold_batch_norm(module: nn.Module) -> None:
@@ -108,10 +115,20 @@ class Float32Outputs(nn.Module):
 
     def __init__(self, module: nn.Module, out_channels: int) -> None:
         super().__init__()
-        self.module, self.out_channels = module, out_channels
+        self.module: Any = module
+        self.out_channels = out_channels
+
+    def trunk_levels(self, images: Tensor) -> list[Tensor]:
+        """What the trunk makes of images (B, 3, h, w): maps (B, C, h / stride, w / stride), finest first."""
+        return list(self.module.body(images).values())
+
+    def features_of(self, levels: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The pyramid over the trunk's maps."""
+        features = self.module.fpn(OrderedDict((str(index), level) for index, level in enumerate(levels)))
+        return {name: level.float() for name, level in features.items()}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {name: level.float() for name, level in self.module(images).items()}
+        return self.features_of(self.trunk_levels(images))
 
 
 def _freeze_batch_norm(module: nn.Module) -> None:

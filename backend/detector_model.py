@@ -18,14 +18,14 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNN
 from torchvision.models.detection.roi_heads import RoIHeads, project_masks_on_boxes
-from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import boxes as box_ops
 
+from backend.cell_proposals import IGNORED, CellProposals
+from backend.loss_samplers import SeededSampler, equal_shares
 from backend.unknown_truth import Target, TruthRules, unknown_truth
 
-IGNORED = -1  # torchvision's samplers draw neither positives nor negatives from this label
 MASK_SAMPLES = 32  # cells per image that train the mask head: round outlines are learned quickly, and it is slow
 
 
@@ -41,38 +41,16 @@ class Unresized(GeneralizedRCNNTransform):
         return result
 
 
-class CellProposals(RegionProposalNetwork):
-    """Region proposals that do not learn "no cell" where the truth is unknown."""
-
-    rules = TruthRules()
-
-    def forward(
-        self, images: ImageList, features: dict[str, Tensor], targets: list[Target] | None = None
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        if targets is not None:
-            pairs = zip(targets, images.image_sizes, strict=True)
-            targets = [target | {"size": torch.tensor(size)} for target, size in pairs]
-        return super().forward(images, features, targets)
-
-    def assign_targets_to_anchors(
-        self, anchors: list[Tensor], targets: list[Target]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        labels, matched = super().assign_targets_to_anchors(anchors, targets)
-        for index, (boxes, target) in enumerate(zip(anchors, targets, strict=True)):
-            size = (int(target["size"][0]), int(target["size"][1]))
-            unknown = unknown_truth(boxes, target, size, self.rules)
-            labels[index] = torch.where(unknown & (labels[index] == 0), float(IGNORED), labels[index])
-        return labels, matched
-
-
 class CellHeads(RoIHeads):
     """Classifies proposals, refines one box each, and answers with one class distribution per cell.
 
     Detections per image: boxes (N, 4), probabilities (N, K) of the K classes (the rest to 1 is background),
     scores (N,) = 1 - background, labels (N,) in 1..K, and masks (N, 28, 28) in [0, 1] when `with_masks`.
+    class_weights: (1 + K,) factors of the classifier's loss, background first; None: all 1.
     """
 
     rules = TruthRules()
+    class_weights: Tensor | None = None
     with_masks: bool = False
 
     def forward(
@@ -139,6 +117,7 @@ class CellHeads(RoIHeads):
         sizes: list[tuple[int, int]],
         targets: Sequence[Target],
     ) -> dict[str, Tensor]:
+        self.fg_bg_sampler.take_seeds(targets)
         boxes, matched, labels = self._sample(proposals, sizes, targets)
         logits, deltas = self._classify(features, boxes, sizes)
         truth = torch.cat(labels)
@@ -148,10 +127,12 @@ class CellHeads(RoIHeads):
             for target, index, part in zip(targets, matched, boxes, strict=True)
         ]
         wanted = torch.cat(self.box_coder.encode(matched_boxes, boxes))
-        box_loss = F.smooth_l1_loss(deltas[positive], wanted[positive], beta=1 / 9, reduction="sum")
+        share = equal_shares([len(part) for part in labels], logits)
+        weights = share if self.class_weights is None else share * self.class_weights.to(share)[truth]
+        box_loss = F.smooth_l1_loss(deltas[positive], wanted[positive], beta=1 / 9, reduction="none")
         return {
-            "loss_classifier": F.cross_entropy(logits, truth) if len(truth) else logits.sum() * 0,
-            "loss_box_reg": box_loss / max(len(truth), 1),
+            "loss_classifier": (F.cross_entropy(logits, truth, reduction="none") * weights).sum(),
+            "loss_box_reg": (box_loss.sum(dim=1) * share[positive]).sum(),
             "loss_mask": self._mask_loss(features, boxes, matched, labels, sizes, targets),
         }
 
@@ -182,9 +163,11 @@ class CellHeads(RoIHeads):
         targets: Sequence[Target],
     ) -> Tensor:
         positives, wanted = [], []
-        for part, indices, values, target in zip(boxes, matched, labels, targets, strict=True):
+        for row, (part, indices, values, target) in enumerate(zip(boxes, matched, labels, targets, strict=True)):
             positive = torch.where(values > 0)[0]
-            positive = positive[torch.randperm(len(positive), device=positive.device)[:MASK_SAMPLES]]
+            generator = self.fg_bg_sampler.generator(row, positive.device)
+            drawn = torch.randperm(len(positive), device=positive.device, generator=generator)
+            positive = positive[drawn[:MASK_SAMPLES]]
             positives.append(part[positive])
             if len(positive):
                 # Only the masks drawn are made float: all of a crowded field's would be half a gigabyte.
@@ -194,7 +177,9 @@ class CellHeads(RoIHeads):
         logits = self._mask_logits(features, positives, sizes)
         if not wanted:
             return logits.sum() * 0  # keeps the head in the graph, which distributed training needs
-        return F.binary_cross_entropy_with_logits(logits, torch.cat(wanted))
+        share = equal_shares([len(part) for part in positives], logits)
+        pixels = F.binary_cross_entropy_with_logits(logits, torch.cat(wanted), reduction="none")
+        return (pixels.mean(dim=(1, 2)) * share).sum()
 
 
 class CellPredictor(nn.Module):
@@ -274,3 +259,23 @@ class CellMaskRCNN(MaskRCNN):
             *(pools[1], parts.mask_head, parts.mask_predictor),
         )
         self.rpn.rules = self.roi_heads.rules = rules
+        self.rpn.fg_bg_sampler = SeededSampler(256, 0.5)
+        self.roi_heads.fg_bg_sampler = SeededSampler(256, 0.25)
+
+    def losses_from_levels(
+        self,
+        levels: Sequence[Tensor],
+        batch_size_px: tuple[int, int],
+        sizes: list[tuple[int, int]],
+        targets: list[Target],
+    ) -> dict[str, Tensor]:
+        """The losses of `model(images, targets)` from what the trunk made of the images, without running the trunk.
+
+        levels: `backbone.trunk_levels` of the batch, (B, C, h, w) each. batch_size_px: (h, w) of the padded batch.
+        sizes: (h, w) px of each image in it.
+        """
+        features = self.backbone.features_of(levels)
+        batch = ImageList(levels[0].new_empty(1).expand(len(sizes), 3, *batch_size_px), sizes)  # only its shape is read
+        proposals, proposal_losses = self.rpn(batch, features, targets)
+        _, losses = self.roi_heads(features, proposals, sizes, targets)
+        return {**losses, **proposal_losses}
