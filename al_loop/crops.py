@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from al_loop.dataset import TrainingSample
 from backend.detect import DetectorConfig, resize_image
 from backend.images import read_image
-from backend.instances import role_classes
-from backend.masks import decode
+from backend.instances import Rle, role_classes
+from backend.masks import decode_crop
 
 VISIBLE = 0.6  # share of a cell's box that must lie inside the crop for it to be taught
 
@@ -80,7 +80,7 @@ def cache_image(sample: TrainingSample, detector: DetectorConfig) -> CachedImage
     chips = []
     for index, box in zip(known, boxes, strict=True):
         rle = sample.masks[index] if len(sample.masks) else None
-        chips.append(_chip(None if rle is None else decode(rle), sample.boxes[index], box, size))
+        chips.append(_chip(rle, sample.boxes[index], box, size))
     return CachedImage(
         pixels=np.ascontiguousarray(small),
         boxes=boxes.astype(np.float32),
@@ -91,14 +91,14 @@ def cache_image(sample: TrainingSample, detector: DetectorConfig) -> CachedImage
 
 
 def _chip(
-    mask: NDArray[np.bool_] | None, original: NDArray[np.float32], box: NDArray[np.float32], size: tuple[int, int]
+    mask: Rle | None, original: NDArray[np.float32], box: NDArray[np.float32], size: tuple[int, int]
 ) -> NDArray[np.bool_]:
     """The mask inside the scaled box, or an ellipse where only a box is known."""
     x1, y1, x2, y2 = _outward(box, size)
     shape = (max(x2 - x1, 1), max(y2 - y1, 1))
     if mask is not None:
-        left, top, right, bottom = _outward(original, (mask.shape[1], mask.shape[0]))
-        inside = mask[top:bottom, left:right].astype(np.float32)
+        window = _outward(original, (mask["size"][1], mask["size"][0]))
+        inside = decode_crop(mask, window).astype(np.float32)
         if inside.any():
             return cv2.resize(inside, shape, interpolation=cv2.INTER_LINEAR) >= 0.5
     canvas = np.zeros((shape[1], shape[0]), dtype=np.uint8)

@@ -10,6 +10,7 @@ from backend.masks import (
     bounding_box,
     box_to_rle,
     decode,
+    decode_crop,
     ellipse_to_rle,
     encode,
     encode_crop,
@@ -35,6 +36,13 @@ def test_encoding_round_trips(mask: np.ndarray) -> None:
 
 
 @settings(max_examples=300)
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40))), st.data())
+def test_a_window_is_cut_from_a_mask_without_decoding_all_of_it(mask: np.ndarray, data: st.DataObject) -> None:
+    y1, y2 = sorted(data.draw(st.tuples(*[st.integers(0, mask.shape[0])] * 2)))
+    x1, x2 = sorted(data.draw(st.tuples(*[st.integers(0, mask.shape[1])] * 2)))
+    np.testing.assert_array_equal(decode_crop(encode(mask), (x1, y1, x2, y2)), mask[y1:y2, x1:x2])
+
+
 @given(dense, st.data())
 def test_a_crop_encodes_to_the_bytes_of_the_whole_image(crop: np.ndarray, data: st.DataObject) -> None:
     height = crop.shape[0] + data.draw(st.integers(0, 3))
