@@ -88,3 +88,7 @@ class WorkerRunning(CellloopError):
 
 class NotConnected(CellloopError):
     """A command needs a Label Studio project and none is connected yet."""
+
+
+class SettingRefused(CellloopError):
+    """An option of a command has a value that cannot be meant."""

@@ -1,0 +1,80 @@
+"""`cellloop crossval`: how good the recipe is on smears its detectors have not seen."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scripts import console
+from scripts.options import Role
+
+LINE_SECONDS = 30.0  # between two lines of progress where a bar cannot be drawn
+
+app = typer.Typer(help="Train without some images, look at those, and compare ways to fuse.", no_args_is_help=True)
+
+
+@app.command("train")
+def train(
+    data: Annotated[list[Path], typer.Option(help="Folder of labelled smears; several may be given.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights and detections.")],
+    folds: Annotated[int, typer.Option(help="Parts each source is divided into.")] = 5,
+    fold: Annotated[list[int] | None, typer.Option(help="Only this fold, from 0; several may be given.")] = None,
+    role: Annotated[list[Role] | None, typer.Option(help="Only this role; both may be given.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps of each detector.")] = None,
+    rendered: Annotated[int, typer.Option(help="Rendered fields to train on as well.")] = 0,
+    train_on: Annotated[
+        list[Path] | None, typer.Option(help="Train on these folders of --data only; test on all.")
+    ] = None,
+    validation: Annotated[float, typer.Option(help="Share of the training images to calibrate on instead.")] = 0.12,
+    shared_trunk: Annotated[
+        bool, typer.Option("--shared-trunk", help="infected keeps the trunk of the fold's all_cells.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE over the recipe, e.g. crop=448; may be repeated.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Train both detectors of each fold and keep what they see in the images held out. Finished ones are kept.
+
+    Example: cellloop crossval train --data ~/bbbc041 --data ~/iml --out crossval --fold 0 --role infected
+    """
+    from al_loop.crossval import CrossValidation, train_folds
+    from al_loop.crossval_config import STEPS
+
+    plan = CrossValidation(
+        data=tuple(data),
+        out=out,
+        folds=folds,
+        steps=STEPS if steps is None else steps,
+        train_on=tuple(train_on) if train_on else None,
+        rendered=rendered,
+        settings=tuple(settings or ()),
+        shared_trunk=shared_trunk,
+        validation_share=validation,
+        device=device,
+    )
+    roles = [chosen.value for chosen in (role or Role)]
+    with console.progress("cross-validation") as advance:
+        report = advance if sys.stderr.isatty() else _lines()
+        written = train_folds(plan, range(folds) if fold is None else fold, roles, report)
+    for path in written:
+        print(path)
+
+
+def _lines() -> Callable[[int, int, str], None]:
+    """Progress as lines on stderr, one at each end of a stage and now and then between."""
+    last = 0.0
+
+    def report(done: int, total: int, note: str) -> None:
+        nonlocal last
+        if done < total and time.monotonic() - last < LINE_SECONDS:
+            return
+        last = time.monotonic()
+        print(f"{time.strftime('%H:%M:%S')} {note} ({done} of {total})", file=sys.stderr, flush=True)
+
+    return report
