@@ -19,11 +19,11 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNN
 from torchvision.models.detection.roi_heads import RoIHeads, project_masks_on_boxes
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import boxes as box_ops
 
 from backend.cell_proposals import IGNORED, CellProposals
 from backend.loss_samplers import SeededSampler, equal_shares
+from backend.roi_pool import BagRoIAlign
 from backend.unknown_truth import Target, TruthRules, unknown_truth
 
 MASK_SAMPLES = 32  # cells per image that train the mask head: round outlines are learned quickly, and it is slow
@@ -232,9 +232,7 @@ class CellMaskRCNN(MaskRCNN):
     """
 
     def __init__(self, parts: Parts, num_classes: int, limits: Limits, rules: TruthRules) -> None:
-        pools = [
-            MultiScaleRoIAlign(list(parts.levels), size, sampling_ratio=2, canonical_scale=112) for size in (7, 14)
-        ]
+        pools = [BagRoIAlign(parts.levels, size, canonical_px=112) for size in (7, 14)]
         predictor = CellPredictor(parts.box_channels, num_classes + 1)
         super().__init__(
             parts.backbone,
