@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from backend.fuse import Floats, FusionConfig, Platt, infected_score, infected_share, logit
+from backend.fuse import Floats, FusionConfig, Platt, at_edge, infected_score, infected_share, logit
 from backend.instances import INFECTED_INDEX, Instances
 from backend.overlap import iou_matrix, match_one_to_one
 
@@ -23,6 +23,7 @@ View = tuple[Instances, Instances, Instances]  # all_cells, infected, truth: of 
 # 20 infected cells of 10 fields, pooled infected AP50 on 20 other fields fell from .85 to .79.
 MIN_EXAMPLES = 30
 _PRIOR = 2.0  # strength of "the scores are right as they are", in examples
+_OFFSET_SD = 3.0  # log-odds: laboratories that label hardly any cut cell, or nearly all, are both common
 
 
 def _log_loss(z: Floats, hits: Floats) -> float:
@@ -45,6 +46,16 @@ def fit_platt(scores: NDArray[Any], hits: NDArray[Any]) -> Platt:
 
     found = minimize(cost, np.zeros(2), method="L-BFGS-B", bounds=[(-3.0, 3.0), (-10.0, 10.0)])
     return Platt(a=float(np.exp(found.x[0])), b=float(found.x[1]))
+
+
+def fit_offset(scores: NDArray[Any], hits: NDArray[Any]) -> float:
+    """The number which, added to the log-odds of calibrated `scores` (N,), makes `hits` (N,) 0 or 1 most likely."""
+    z, y = logit(np.asarray(scores).reshape(-1)), np.asarray(hits, dtype=np.float64).reshape(-1)
+
+    def cost(x: Floats) -> float:
+        return _log_loss(z + x[0], y) + float(x @ x) / (2 * _OFFSET_SD**2)
+
+    return float(minimize(cost, np.zeros(1), method="L-BFGS-B", bounds=[(-10.0, 10.0)]).x[0])
 
 
 def _fit_weights(mine: Floats, other: Floats, hits: Floats) -> tuple[float, float]:
@@ -94,10 +105,14 @@ def fit_fusion(views: Sequence[View], start: FusionConfig | None = None) -> Fusi
     """
     config = start or FusionConfig()
     examples = {"cell": _Examples(), "stage": _Examples(), "infected": _Examples()}
+    cut = _Examples()
     for all_cells, infected, truth in views:
         sick = np.isin(truth.labels, INFECTED_INDEX)
         seen, known = _matched(all_cells, truth, config.match_iou)
-        examples["cell"].add(all_cells.scores, _indicator(len(all_cells), seen))
+        edge = at_edge(all_cells.boxes, all_cells.image_size, config.edge_px)
+        found = _indicator(len(all_cells), seen)
+        examples["cell"].add(all_cells.scores[~edge], found[~edge])
+        cut.add(all_cells.scores[edge], found[edge])
         examples["stage"].add(infected_share(all_cells)[seen], sick[known])
         caught, _ = _matched(infected, truth.select(sick), config.match_iou)
         examples["infected"].add(infected_score(infected), _indicator(len(infected), caught))
@@ -107,6 +122,9 @@ def fit_fusion(views: Sequence[View], start: FusionConfig | None = None) -> Fusi
         if _enough(hits):
             fitted[name] = fit_platt(scores, hits)
     config = replace(config, **fitted)
+    scores, hits = cut.all()
+    if len(hits) >= MIN_EXAMPLES:  # one-sided is fine: a laboratory that never labels them is a clear answer
+        config = replace(config, edge_offset=fit_offset(config.cell(scores), hits))
     return _fit_threshold(views, _fit_pairing(views, config))
 
 

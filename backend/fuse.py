@@ -8,12 +8,14 @@ would lose half its score, and one cell called "red .9" and "ring .8" would stay
 3. Is it a cell, and red or leukocyte: `all_cells` alone. Infected, and which stage: both, as weighted log-odds.
 4. "Not infected" against "infected" becomes infected and disputed: a person must look.
 5. A box that only `infected` saw is kept above a threshold.
+6. Cells that the image's edge cuts: some laboratories label them, others do not. What validation says of them is added
+   to their log-odds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +66,8 @@ class FusionConfig:
     missed parasite costs more than a deleted box. show_threshold: P(there is a cell) from which an expert is shown it:
     drawing a missed cell takes some four times as long as deleting a wrong box, so the two costs meet at 1 / (1 + 4).
     Weights combine log-odds of the two models.
+    edge_offset: log-odds added to P(there is a cell) for boxes within edge_px of the image's edge: below 0 where the
+    laboratory leaves cut cells unlabelled.
     Calibrations: cell, P(there is a cell), and stage, P(infected | cell), by `all_cells`; infected, P(infected), by
     `infected`.
     """
@@ -74,6 +78,8 @@ class FusionConfig:
     show_threshold: float = 0.2
     weight_all_cells: float = 0.5
     weight_infected: float = 0.5
+    edge_px: float = 3.0
+    edge_offset: float = 0.0
     cell: Platt = field(default_factory=Platt)
     stage: Platt = field(default_factory=Platt)
     infected: Platt = field(default_factory=Platt)
@@ -91,6 +97,13 @@ class FusionConfig:
         """The configuration `to_json` gave; an empty mapping gives the default."""
         parts = {name: Platt(**values[name]) for name in ("cell", "stage", "infected") if name in values}
         return cls(**{**values, **parts})
+
+
+def at_edge(boxes: NDArray[np.float32], image_size: tuple[int, int], edge_px: float) -> NDArray[np.bool_]:
+    """(N,) bool: boxes (N, 4) xyxy px that come within `edge_px` of the edge of an image of size (h, w)."""
+    height, width = image_size
+    gaps = np.stack([boxes[:, 0], boxes[:, 1], width - boxes[:, 2], height - boxes[:, 3]], axis=1)
+    return np.asarray((gaps <= edge_px).any(axis=1))
 
 
 @dataclass(frozen=True)
@@ -155,6 +168,9 @@ def fuse(all_cells: Instances, infected: Instances, config: FusionConfig | None 
 
     ours, theirs = _believe_all_cells(all_cells, config), _believe_infected(infected, score_infected)
     beliefs, disputed = _judge(ours, theirs, i, j, config)
+    boxes = _boxes(all_cells, infected, i, j, _pick(ours.cell, i), _pick(theirs.cell, j))
+    cut = at_edge(boxes, all_cells.image_size, config.edge_px)
+    beliefs = replace(beliefs, cell=np.where(cut, sigmoid(logit(beliefs.cell) + config.edge_offset), beliefs.cell))
     probabilities = np.zeros((len(i), len(CLASSES)))
     probabilities[:, INFECTED_INDEX] = (beliefs.cell * beliefs.infected)[:, None] * beliefs.stages
     if len(all_cells):
@@ -170,7 +186,7 @@ def fuse(all_cells: Instances, infected: Instances, config: FusionConfig | None 
     surer = np.where(both, _pick(ours.cell, i) >= _pick(theirs.cell, j), ~only_infected)
     cells = Instances(
         image_size=all_cells.image_size,
-        boxes=_boxes(all_cells, infected, i, j, _pick(ours.cell, i), _pick(theirs.cell, j)),
+        boxes=boxes,
         labels=labels,
         scores=scores.astype(np.float32),
         probabilities=probabilities.astype(np.float32),

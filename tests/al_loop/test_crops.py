@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from al_loop.crops import Augmentation, CachedImage, Crop, Focus, cache_image, choose_focus, cut, stain, turn
+from al_loop.crops import Augmentation, CachedImage, Crop, Focus, cache_image, choose_focus, cut, defocus, stain, turn
 from al_loop.dataset import TrainingSample
 from backend.detect import DetectorConfig
 from backend.masks import encode
 
-PLAIN = Augmentation(flips=False, scale=(1.0, 1.0), colour=0.0)
+PLAIN = Augmentation(flips=False, scale=(1.0, 1.0), colour=0.0, blur=0.0)
 NOWHERE = np.zeros((0, 4), dtype=np.float32)
 
 
@@ -147,3 +147,24 @@ def test_stain_changes_colour_a_little_and_strength_zero_nothing():
     assert np.array_equal(stain(pixels, 0.0, np.random.default_rng(0)), pixels)
     changed = stain(pixels, 1.0, np.random.default_rng(0)).astype(int) - pixels
     assert 1 < np.abs(changed).mean() < 60
+
+
+def test_a_stronger_stain_darkens_cells_and_leaves_the_background_to_the_lamp():
+    pixels = np.full((40, 40, 3), 200, dtype=np.uint8)
+    pixels[10:20, 10:20] = 100
+    ratios = []
+    for seed in range(40):
+        changed = stain(pixels, 1.0, np.random.default_rng(seed)).astype(float)
+        ratios.append(changed[12, 12] / np.maximum(changed[0, 0], 1))
+    assert np.std(ratios) > 0.03  # cells against background: the stain
+    assert abs(np.log(np.mean(ratios) / 0.5)) < 0.2  # centred on the stain as it is
+
+
+def test_defocus_blurs_sometimes_and_keeps_the_light():
+    pixels = np.zeros((40, 40, 3), dtype=np.uint8)
+    pixels[::2] = 200
+    seen = [defocus(pixels, 1.0, np.random.default_rng(seed)) for seed in range(30)]
+    blurred = [each for each in seen if not np.array_equal(each, pixels)]
+    assert 3 <= len(blurred) <= 20
+    assert all(abs(float(each[5:35].mean()) - 100) < 5 and each.std() < pixels.std() for each in blurred)
+    assert defocus(pixels, 0.0, np.random.default_rng(0)) is pixels

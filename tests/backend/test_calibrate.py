@@ -99,3 +99,23 @@ def test_too_few_examples_leave_the_fusion_as_it_was() -> None:
     assert fit_fusion(_views(1, 0, 2.0)[:1], start).stage == start.stage
     empty = Instances.empty((600, 800))
     assert fit_fusion([(empty, empty, empty)], start) == start
+
+
+def _fields(images: int, cut_labelled: bool) -> list[View]:
+    """Images of a row of certain cells, the first one cut by the left edge and perhaps labelled."""
+    boxes = np.array([(x, 100.0, x + 60.0, 160.0) for x in range(0, 700, 100)], dtype=np.float32)
+    seen = view(*[(tuple(box), {"red blood cell": 0.97}) for box in boxes.tolist()])
+    known = boxes if cut_labelled else boxes[1:]
+    truth = Instances.of(seen.image_size, known, np.full(len(known), RED))
+    return [(seen, view(), truth)] * images
+
+
+def test_cut_cells_count_as_much_as_the_laboratory_labels_them() -> None:
+    unlabelled = fit_fusion(_fields(40, cut_labelled=False))
+    labelled = fit_fusion(_fields(40, cut_labelled=True))
+    assert unlabelled.edge_offset < -3 < 0 <= labelled.edge_offset
+    seen = _fields(1, True)[0][0]
+    cell = fuse(seen, view(), unlabelled).cells
+    cut = cell.boxes[:, 0] < 3
+    assert cell.scores[cut].max() < 0.2 < 0.9 < cell.scores[~cut].min()
+    assert fit_fusion(_fields(5, cut_labelled=False)).edge_offset == 0.0  # five cells say nothing yet
