@@ -117,7 +117,9 @@ def channel_members(instances: Instances, channel: str) -> NDArray[np.bool_]:
     return instances.labels == CLASSES.index(channel)
 
 
-def match_greedily(iou: NDArray[Any], ignored: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def match_greedily(
+    iou: NDArray[Any], ignored: NDArray[np.bool_], threshold: float = MATCH_IOU
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """COCO's matching of D detections, best first, with T true cells.
 
     iou: (D, T). ignored: (D,) bool, the detection lies in a region to ignore.
@@ -126,7 +128,7 @@ def match_greedily(iou: NDArray[Any], ignored: NDArray[np.bool_]) -> tuple[NDArr
     hits = np.zeros(len(iou), dtype=bool)
     if iou.size:
         # The last of equal overlaps wins, as in COCO; hence the reversed columns.
-        free = np.where(iou >= MATCH_IOU, iou, -1.0)[:, ::-1].copy()
+        free = np.where(iou >= threshold, iou, -1.0)[:, ::-1].copy()
         for row in np.flatnonzero((free > 0).any(axis=1)):
             best = int(free[row].argmax())
             if free[row, best] > 0:
@@ -141,6 +143,7 @@ def match_channel(
     detections: Sequence[Instances],
     overlaps: Sequence[NDArray[Any]],
     ignored: Sequence[NDArray[np.bool_]],
+    threshold: float = MATCH_IOU,
 ) -> Matches:
     """Matches of one channel over all images. overlaps: per image (D, T) IoU; ignored: per image (D,) bool."""
     scores, hits, image, counts = [], [], [], []
@@ -150,7 +153,7 @@ def match_channel(
         of_channel = channel_scores(seen, channel)
         candidates = np.flatnonzero(of_channel >= SCORE_FLOOR)
         order = candidates[np.argsort(-of_channel[candidates], kind="stable")]
-        found, counted = match_greedily(overlaps[index][order][:, members], ignored[index][order])
+        found, counted = match_greedily(overlaps[index][order][:, members], ignored[index][order], threshold)
         scores.append(of_channel[order][counted])
         hits.append(found[counted])
         image.append(np.full(int(counted.sum()), index, dtype=np.int64))
@@ -165,7 +168,10 @@ def match_channel(
 
 
 def match_images(
-    truths: Sequence[Instances], detections: Sequence[Instances], ignore: Sequence[NDArray[Any]]
+    truths: Sequence[Instances],
+    detections: Sequence[Instances],
+    ignore: Sequence[NDArray[Any]],
+    threshold: float = MATCH_IOU,
 ) -> dict[str, Matches]:
     """Matches of every channel. ignore: per image (K, 4) boxes, xyxy px, inside which a detection costs nothing."""
     if not truths or not len(truths) == len(detections) == len(ignore):
@@ -178,9 +184,9 @@ def match_images(
     for truth, seen, regions in zip(truths, detections, ignore, strict=True):
         regions = np.asarray(regions, dtype=np.float32).reshape(-1, 4)
         overlaps.append(iou_matrix(seen.boxes, truth.boxes))
-        inside = intersection_over_area(seen.boxes, regions) >= MATCH_IOU
+        inside = intersection_over_area(seen.boxes, regions) >= threshold
         ignored.append(np.asarray(inside.any(axis=1)))
-    return {name: match_channel(name, truths, detections, overlaps, ignored) for name in CHANNELS}
+    return {name: match_channel(name, truths, detections, overlaps, ignored, threshold) for name in CHANNELS}
 
 
 def evaluate_detections(
