@@ -1,4 +1,4 @@
-"""How each kind of cell looks in a Giemsa-stained smear, drawn as optical density on a patch.
+"""Stain, outline and body of cells in a Giemsa-stained smear, drawn as optical density on a patch.
 
 Coordinates in a patch are in units of the cell's radius, centre at 0. Densities of overlapping cells add up, as
 light through two cells does, so overlaps need no further care.
@@ -6,7 +6,6 @@ light through two cells does, so overlaps need no further care.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,138 +13,190 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.instances import DIFFICULT, INFECTED
+from backend.instances import DIFFICULT
 
 Plane = NDArray[np.floating[Any]]
 Random = np.random.Generator
 
-PATCH_RADII = 1.7  # half side of a patch: a crenated or tear-shaped cell reaches at most 1.65 radii
+LONGEST = 1.65  # radii: how far a tear or a spike may reach
 # Radius of each kind relative to a red blood cell; P. vivax enlarges its host.
 RADII: dict[str, tuple[float, float]] = {
     "red blood cell": (0.85, 1.12),
-    "ring": (0.95, 1.12),
-    "trophozoite": (1.05, 1.3),
-    "schizont": (1.1, 1.3),
+    "ring": (0.95, 1.15),
+    "trophozoite": (1.05, 1.35),
+    "schizont": (1.1, 1.35),
     "gametocyte": (1.1, 1.35),
-    "leukocyte": (1.4, 1.8),
+    "leukocyte": (1.05, 1.8),
     DIFFICULT: (0.95, 1.3),
 }
+
+
+@dataclass(frozen=True)
+class Stain:
+    """One way in which thin films come out. Colours are RGB in [0, 255]: the ground, then one layer of each matter.
+
+    pallor: how much paler the centre of a red cell may be. crenated: how often a slide has burred cells.
+    """
+
+    ground: tuple[int, int, int]
+    red_cell: tuple[int, int, int]
+    host: tuple[int, int, int]
+    cytoplasm: tuple[int, int, int]
+    chromatin: tuple[int, int, int]
+    pallor: tuple[float, float]
+    crenated: float
+
+
+# Read off slides of BBBC041 (medians of ground, rim and centre of red cells); the pink one is common elsewhere.
+STAINS = (
+    Stain((257, 257, 257), (125, 108, 175), (228, 150, 222), (168, 88, 206), (120, 20, 150), (0.0, 0.95), 0.05),
+    Stain((257, 257, 257), (178, 150, 222), (226, 152, 218), (165, 80, 200), (115, 20, 150), (0.0, 0.6), 0.05),
+    Stain((226, 228, 217), (42, 52, 88), (160, 160, 186), (72, 62, 128), (45, 25, 85), (0.0, 0.2), 0.8),
+    Stain((233, 233, 233), (92, 98, 146), (190, 172, 206), (105, 82, 160), (66, 25, 105), (0.0, 0.35), 0.35),
+    Stain((233, 230, 236), (62, 32, 76), (200, 155, 196), (130, 75, 160), (150, 22, 130), (0.5, 0.95), 0.0),
+    Stain((229, 229, 224), (70, 56, 76), (178, 158, 176), (115, 86, 136), (122, 22, 112), (0.3, 0.85), 0.1),
+    Stain((243, 236, 240), (205, 155, 175), (226, 184, 206), (140, 120, 200), (150, 30, 135), (0.2, 0.85), 0.15),
+    Stain((238, 238, 236), (150, 145, 182), (205, 180, 212), (125, 100, 185), (110, 28, 130), (0.1, 0.7), 0.15),
+    Stain((238, 236, 226), (160, 178, 190), (205, 190, 205), (135, 120, 190), (150, 40, 120), (0.0, 0.3), 0.2),
+)
+STAIN_SHARES = (0.16, 0.12, 0.12, 0.14, 0.13, 0.12, 0.08, 0.07, 0.06)
+PIGMENT = (52, 40, 42)
+NUCLEUS = (70, 34, 118)
 
 
 @dataclass(frozen=True)
 class Look:
     """Stain, light and focus of one slide. Optical densities are per RGB channel."""
 
-    background: Plane  # (3,) in [0, 255]
+    background: Plane  # (3,) grey levels; above 254 the sensor is saturated, as on many real slides
     red_cell: Plane
+    host: Plane  # a red cell emptied and enlarged by its parasite, with Schüffner's dots
     cytoplasm: Plane
     chromatin: Plane
     pigment: Plane
-    stippling: Plane
     nucleus: Plane
     pallor: float  # how much paler the centre of a red cell is
     crenated: float  # share of red cells with a burred outline
+    clumped: float  # share of cells that lie against another one
+    zoom: float  # magnification relative to that of most slides
     halo: float  # brightness of the refraction rim
     vignette: float
     focus_px: float  # Gaussian blur at a cell radius of 26 px
+    grain: float  # unevenness of the stain, relative
     noise: float  # standard deviation of the sensor noise, grey levels
+    jpeg: int  # quality the camera stored at; 100: not compressed
 
 
 def slide_look(rng: Random) -> Look:
-    """Draw the look of one slide: from violet-blue over pink to grey-blue, as real Giemsa stains vary."""
+    """Draw the look of one slide, as stain, microscope and camera vary."""
+    stain = STAINS[int(rng.choice(len(STAINS), p=STAIN_SHARES))]
+    ground = np.array(stain.ground, dtype=np.float64) + rng.normal(0, 3) + rng.normal(0, 1.5, 3)
+    if rng.random() < 0.12:  # taken with too little light, as BBBC041's test images are
+        ground *= rng.uniform(0.45, 0.8) * rng.uniform(0.94, 1.0, 3)
+    strength = rng.uniform(0.85, 1.15)
 
-    def density(*rgb: float) -> Plane:
-        spread = rng.uniform(0.9, 1.1) * rng.uniform(0.94, 1.06, 3)
-        return (-np.log(np.array(rgb) / 255.0) * spread).astype(np.float32)
+    def density(rgb: tuple[int, int, int]) -> Plane:
+        spread = strength * rng.uniform(0.95, 1.05) * rng.uniform(0.95, 1.05, 3)
+        return (-np.log(np.minimum(np.array(rgb) / np.array(stain.ground), 0.97)) * spread).astype(np.float32)
 
-    red_cells = ((172, 165, 212), (205, 160, 178), (120, 126, 158), (150, 140, 190))
-    red_cell = red_cells[rng.choice(4, p=[0.4, 0.2, 0.15, 0.25])]
-    background = np.array(((250, 249, 251), (236, 238, 234), (243, 236, 240))[rng.integers(3)], dtype=np.float32)
+    sharp = rng.random() < 0.85
     return Look(
-        background=background,
-        red_cell=density(*red_cell),
-        cytoplasm=density(150, 100, 195),
-        chromatin=density(150, 30, 135),
-        pigment=density(80, 50, 60),
-        stippling=density(200, 110, 180),
-        nucleus=density(75, 35, 120),
-        pallor=float(rng.uniform(0.2, 0.85)),
-        crenated=float(rng.choice([0.0, 0.02, 0.5], p=[0.55, 0.3, 0.15])),
-        halo=float(rng.choice([0.0, 0.05, 0.12])),
+        background=ground.astype(np.float32),
+        red_cell=density(stain.red_cell),
+        host=density(stain.host),
+        cytoplasm=density(stain.cytoplasm),
+        chromatin=density(stain.chromatin),
+        pigment=density(PIGMENT),
+        nucleus=density(NUCLEUS),
+        pallor=float(rng.uniform(*stain.pallor)),
+        crenated=float(rng.uniform(0.2, 0.8)) if rng.random() < stain.crenated else 0.02,
+        clumped=float(rng.choice([0.1, 0.3, 0.55], p=[0.4, 0.35, 0.25])),
+        zoom=float(rng.uniform(0.78, 1.0)),
+        halo=float(rng.choice([0.0, 0.05, 0.1], p=[0.6, 0.25, 0.15])),
         vignette=float(rng.uniform(0.0, 0.12)),
-        focus_px=float(rng.uniform(0.3, 1.1)),
-        noise=float(rng.uniform(1.0, 3.0)),
+        focus_px=float(rng.uniform(0.25, 0.75) if sharp else rng.uniform(0.8, 1.4)),
+        grain=float(rng.uniform(0.02, 0.08)),
+        noise=float(rng.uniform(0.5, 2.5)),
+        jpeg=int(rng.choice([100, 95, 88, 78], p=[0.4, 0.2, 0.25, 0.15])),
     )
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Pixel centres of a patch relative to the cell, in radii. u (right), v (down), rho, theta: (p, p) float32."""
+    """Pixel centres of a patch relative to the cell, in radii. u (1, p) right, v (p, 1) down, rho (p, p): float32."""
 
     u: Plane
     v: Plane
     rho: Plane
-    theta: Plane
     pixel: float  # one pixel in radii
+    centre: tuple[float, float]  # the cell's, (x, y) px in the patch
 
     def near(self, x: float, y: float) -> Plane:
         """Distance of every pixel to the point (x, y), in radii."""
-        return np.hypot(self.u - x, self.v - y)
+        return np.asarray(np.sqrt((self.u - x) ** 2 + (self.v - y) ** 2))
 
     def edge(self, depth: Plane) -> Plane:
         """Soft-edged coverage in [0, 1] of the region where `depth` (in radii) is positive."""
-        return np.clip(depth / (1.5 * self.pixel) + 0.5, 0, 1)
+        return np.clip(depth * np.float32(1 / (1.5 * self.pixel)) + np.float32(0.5), 0, 1)
 
     def texture(self, rng: Random, grains: int) -> Plane:
-        """Smooth noise of unit variance with `grains` bumps across the patch."""
-        coarse = rng.standard_normal((grains, grains)).astype(np.float32)
-        side_y, side_x = self.u.shape
-        return np.asarray(cv2.resize(coarse, (side_x, side_y), interpolation=cv2.INTER_CUBIC))
+        """Smooth noise of about unit variance with `grains` bumps across the patch."""
+        coarse = rng.standard_normal((grains, grains), dtype=np.float32)
+        return np.asarray(cv2.resize(coarse, self.rho.shape[::-1], interpolation=cv2.INTER_CUBIC))
+
+    def soften(self, plane: Plane, radius: float) -> Plane:
+        """Blur over `radius` (in radii)."""
+        return np.asarray(cv2.GaussianBlur(plane, (0, 0), max(0.4, radius / self.pixel)))
 
 
 def make_grid(x: float, y: float, radius: float, left: int, top: int, side: int) -> Grid:
     """The grid of a square patch of `side` px at (left, top) for a cell centred at (x, y) px."""
-    u = (np.arange(left, left + side, dtype=np.float32) + 0.5 - x) / radius
-    v = (np.arange(top, top + side, dtype=np.float32) + 0.5 - y) / radius
-    grid_u, grid_v = np.meshgrid(u, v)
-    return Grid(grid_u, grid_v, np.hypot(grid_u, grid_v), np.arctan2(grid_v, grid_u), 1.0 / radius)
+    u = ((np.arange(left, left + side, dtype=np.float32) + 0.5 - x) / radius).astype(np.float32)[None]
+    v = ((np.arange(top, top + side, dtype=np.float32) + 0.5 - y) / radius).astype(np.float32)[:, None]
+    return Grid(u, v, np.sqrt(u * u + v * v), 1.0 / radius, (x - left - 0.5, y - top - 0.5))
 
 
 def outline(rng: Random, kind: str, look: Look) -> Plane:
-    """The cell's outline as radius over 512 angles from -pi on: (512,) float32 with a maximum of at most 1.65."""
+    """The cell's outline as radius over 512 angles from -pi on: (512,) float32, at most LONGEST."""
     angle = np.linspace(-np.pi, np.pi, 512, endpoint=False, dtype=np.float32)
-    irregular = {"trophozoite": 2.2, "leukocyte": 0.9, "gametocyte": 1.2}.get(kind, 1.0)
+    irregular = {"trophozoite": 2.4, "leukocyte": 0.9, "gametocyte": 0.9, "schizont": 1.3}.get(kind, 1.0)
     radius = np.ones_like(angle)
-    for order, amplitude in ((2, 0.06), (3, 0.03), (4, 0.018), (5, 0.012)):
+    for order, amplitude in ((2, 0.05), (3, 0.03), (4, 0.018), (5, 0.014), (7, 0.008)):
         wave = rng.normal(0, amplitude * irregular) * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
         radius += np.clip(wave, -0.18, 0.18)
+    turned = angle - rng.uniform(-np.pi, np.pi)
+    long = 1 + rng.exponential({"leukocyte": 0.05, "gametocyte": 0.12, "schizont": 0.15}.get(kind, 0.1))
+    long = min(long, 1.7)
+    radius /= np.sqrt((np.cos(turned) ** 2) / long + (np.sin(turned) ** 2) * long)
     if kind == "red blood cell" and rng.random() < look.crenated:
         spikes = np.cos(rng.integers(16, 24) * angle + rng.uniform(0, 6)) * (1 + 0.4 * np.cos(3 * angle))
         radius += rng.uniform(0.03, 0.07) * spikes
-    elif kind in ("red blood cell", "trophozoite") and rng.random() < 0.12:  # tear drop
-        away = np.abs(np.angle(np.exp(1j * (angle - rng.uniform(-np.pi, np.pi)))))
-        radius = radius * 0.93 + rng.uniform(0.15, 0.4) * np.exp(-away / 0.22)
-    return np.minimum(radius, 1.65).astype(np.float32)
+    elif rng.random() < {"leukocyte": 0.0, "schizont": 0.35, "gametocyte": 0.15}.get(kind, 0.12):  # drawn-out tips
+        for side in range(int(rng.choice([1, 2], p=[0.7, 0.3]))):
+            away = np.abs(np.angle(np.exp(1j * (turned + np.pi * side))))
+            radius = radius * 0.96 + rng.uniform(0.1, 0.35) * np.exp(-away / 0.25)
+    return np.clip(radius, 0.5, LONGEST).astype(np.float32)
 
 
 def outline_depth(grid: Grid, radius: Plane) -> Plane:
     """How far inside the outline each pixel lies, in radii; negative outside. (p, p) float32."""
-    index = ((grid.theta + np.pi) * (len(radius) / (2 * np.pi))).astype(np.int64) % len(radius)
-    return radius[index] - grid.rho
+    theta = cv2.phase(np.broadcast_to(grid.u, grid.rho.shape).copy(), np.broadcast_to(grid.v, grid.rho.shape).copy())
+    index = (theta * np.float32(len(radius) / (2 * np.pi))).astype(np.int32) + len(radius) // 2
+    return radius.take(index, mode="wrap") - grid.rho
 
 
 def blobs(
     rng: Random, grid: Grid, places: NDArray[np.float64], size: tuple[float, float], stretch: float = 1.0
 ) -> Plane:
     """Coverage by small ovals at `places` (K, 2) in radii, of radius `size` and up to `stretch` times as long."""
-    cover = np.zeros_like(grid.u)
+    canvas = np.zeros(grid.rho.shape, dtype=np.uint8)
+    scale = 16 / grid.pixel  # sixteenths of a px: OpenCV draws with four fractional bits
     for x, y in places:
-        turn, long = rng.uniform(0, np.pi), rng.uniform(1.0, stretch)
-        along = (grid.u - x) * np.cos(turn) + (grid.v - y) * np.sin(turn)
-        across = (grid.v - y) * np.cos(turn) - (grid.u - x) * np.sin(turn)
-        radius = rng.uniform(*size)
-        np.maximum(cover, grid.edge(radius - np.hypot(along / long, across)), out=cover)
-    return cover
+        long, radius = rng.uniform(1.0, stretch), rng.uniform(*size)
+        centre = (int(x * scale + 16 * grid.centre[0]), int(y * scale + 16 * grid.centre[1]))
+        axes = (max(8, int(radius * long * scale)), max(8, int(radius * scale)))
+        cv2.ellipse(canvas, centre, axes, rng.uniform(0, 180), 0, 360, 255, -1, cv2.LINE_AA, 4)
+    return canvas.astype(np.float32) / 255
 
 
 def disc_points(rng: Random, count: int, radius: float, x: float = 0.0, y: float = 0.0) -> NDArray[np.float64]:
@@ -156,111 +207,17 @@ def disc_points(rng: Random, count: int, radius: float, x: float = 0.0, y: float
     return points + rng.normal(0, 0.12 * radius, points.shape) / np.sqrt(max(count, 1) / 8)
 
 
-def red_cell_body(rng: Random, grid: Grid, inside: Plane, depth: Plane, look: Look, strength: float = 1.0) -> Plane:
-    """The haemoglobin of a red cell: paler in the middle, a little darker near the rim. (p, p, 3) density."""
-    x, y = rng.normal(0, 0.12, 2)
-    pallor = look.pallor * rng.uniform(0.2, 1.3) * np.exp(-((grid.near(x, y) / rng.uniform(0.35, 0.55)) ** 2))
-    rim = 0.18 * np.exp(-((depth / 0.12) ** 2))
-    body = 1 - np.minimum(pallor, 0.85) + rim + 0.06 * grid.texture(rng, 4) + 0.03 * grid.texture(rng, 24)
-    if strength == 1.0 and rng.random() < 0.1:  # a fold across the cell
+def red_cell_body(rng: Random, grid: Grid, depth: Plane, look: Look) -> Plane:
+    """Thickness of a red cell relative to its thickest part: paler in the middle, thick towards the rim. (p, p)."""
+    x, y = rng.normal(0, 0.1, 2)
+    away = grid.near(x, y) / np.float32(rng.uniform(0.42, 0.7))
+    pallor = min(look.pallor * rng.uniform(0.6, 1.15), 0.93)
+    body = 1 - np.float32(pallor) * np.exp(-(away**2 if rng.random() < 0.6 else away**4))
+    body *= np.clip(0.72 + depth * np.float32(2.2), 0.72, 1)  # a red cell thins out over its last eighth
+    body += np.float32(rng.uniform(0.02, 0.08)) * grid.texture(rng, 5)
+    if rng.random() < 0.08:  # a fold across the cell
         turn, bend = rng.uniform(0, np.pi), rng.uniform(-0.5, 0.5)
         along = grid.v * np.cos(turn) - grid.u * np.sin(turn)
         across = grid.u * np.cos(turn) + grid.v * np.sin(turn) - x - bend * along**2
         body -= 0.4 * np.exp(-((across / 0.1) ** 2) - (along / 0.5) ** 4)
-    return (inside * body * strength * rng.uniform(0.85, 1.15))[..., None] * look.red_cell
-
-
-def stippling(rng: Random, grid: Grid, inside: Plane, look: Look, amount: float) -> Plane:
-    """Schüffner's dots: fine pink grains all over the host cell. (p, p, 3) density."""
-    grains = np.clip(grid.texture(rng, 26) - 0.6, 0, 1.5) + 0.35
-    return (inside * amount * grains)[..., None] * look.stippling
-
-
-def _ring(rng: Random, grid: Grid, inside: Plane, look: Look) -> Plane:
-    x, y = rng.uniform(-0.4, 0.4, 2)
-    radius, turn = rng.uniform(0.2, 0.32), rng.uniform(0, 2 * np.pi)
-    thickness = 0.06 + 0.025 * np.cos(np.arctan2(grid.v - y, grid.u - x) - turn)
-    hoop = np.exp(-(((grid.near(x, y) - radius) / thickness) ** 2))
-    turns = turn + np.arange(rng.choice([1, 2], p=[0.75, 0.25])) * rng.uniform(0.6, 1.4)
-    dots = np.stack([x + radius * np.cos(turns), y + radius * np.sin(turns)], axis=1)
-    chromatin = blobs(rng, grid, dots, (0.09, 0.13), 1.4)
-    return inside[..., None] * (0.8 * hoop[..., None] * look.cytoplasm + 0.8 * chromatin[..., None] * look.chromatin)
-
-
-def _trophozoite(rng: Random, grid: Grid, inside: Plane, look: Look) -> Plane:
-    x, y = rng.uniform(-0.25, 0.25, 2)
-    amoeboid = 1.0 - (grid.near(x, y) / rng.uniform(0.5, 0.75)) ** 2 + 0.75 * grid.texture(rng, 6)
-    cytoplasm = grid.edge(0.25 * amoeboid) * (0.8 + 0.15 * grid.texture(rng, 14))
-    chromatin = blobs(rng, grid, disc_points(rng, 1, 0.35, x, y), (0.13, 0.2), 1.5)
-    pigment = blobs(rng, grid, disc_points(rng, int(rng.integers(8, 22)), 0.55, x, y), (0.03, 0.055), 2.5)
-    pigment *= 0.3 + 0.7 * (cytoplasm > 0.3)
-    return inside[..., None] * (
-        0.75 * cytoplasm[..., None] * look.cytoplasm
-        + 0.75 * chromatin[..., None] * look.chromatin
-        + 0.7 * pigment[..., None] * look.pigment
-    )
-
-
-def _schizont(rng: Random, grid: Grid, inside: Plane, look: Look) -> Plane:
-    x, y = rng.uniform(-0.08, 0.08, 2)
-    body = grid.edge(rng.uniform(0.75, 0.88) - grid.near(x, y) + 0.05 * grid.texture(rng, 7))
-    merozoites = blobs(rng, grid, disc_points(rng, int(rng.integers(10, 19)), 0.66, x, y), (0.1, 0.14), 1.3)
-    clump = blobs(rng, grid, disc_points(rng, 5, 0.12, x, y), (0.05, 0.08), 1.8)
-    return inside[..., None] * (
-        0.55 * body[..., None] * look.cytoplasm
-        + 0.75 * (body * merozoites)[..., None] * look.chromatin
-        + 0.8 * clump[..., None] * look.pigment
-    )
-
-
-def _gametocyte(rng: Random, grid: Grid, inside: Plane, look: Look) -> Plane:
-    body = grid.edge(rng.uniform(0.84, 0.95) - grid.rho + 0.03 * grid.texture(rng, 6))
-    body *= 0.9 + 0.1 * grid.texture(rng, 12)
-    x, y = rng.uniform(-0.35, 0.35, 2)
-    nucleus = np.exp(-((grid.near(x, y) / rng.uniform(0.24, 0.34)) ** 4))
-    pigment = blobs(rng, grid, disc_points(rng, int(rng.integers(22, 40)), 0.78), (0.022, 0.045), 2.2)
-    mixed = 0.45 * look.cytoplasm + rng.uniform(0.12, 0.3) * look.chromatin
-    return inside[..., None] * (
-        body[..., None] * mixed * (1 - 0.35 * nucleus[..., None])
-        + 0.4 * nucleus[..., None] * look.chromatin
-        + 0.7 * pigment[..., None] * look.pigment
-    )
-
-
-def _leukocyte(rng: Random, grid: Grid, inside: Plane, look: Look) -> Plane:
-    if rng.random() < 0.35:  # a lymphocyte: one round nucleus and little else
-        nucleus = grid.edge(rng.uniform(0.68, 0.82) - grid.near(*rng.normal(0, 0.06, 2)))
-    else:  # a granulocyte: two to four lobes
-        lobes = int(rng.integers(2, 5))
-        turns = rng.uniform(0, 6.3) + np.arange(lobes) * rng.uniform(1.3, 1.9)
-        places = 0.4 * np.stack([np.cos(turns), np.sin(turns)], axis=1)
-        nucleus = blobs(rng, grid, places, (0.27, 0.37), 1.35)
-    grains = 0.3 + 0.1 * grid.texture(rng, 24) + 0.05 * grid.texture(rng, 7)
-    density = grains[..., None] * look.cytoplasm * (1 - nucleus[..., None])
-    return inside[..., None] * (density + (nucleus * (0.95 + 0.1 * grid.texture(rng, 12)))[..., None] * look.nucleus)
-
-
-PARASITES: dict[str, Callable[[Random, Grid, Plane, Look], Plane]] = {
-    "ring": _ring,
-    "trophozoite": _trophozoite,
-    "schizont": _schizont,
-    "gametocyte": _gametocyte,
-}
-HOST_STRENGTH = {"ring": 0.95, "trophozoite": 0.7, "schizont": 0.6, "gametocyte": 0.35}
-
-
-def draw_cell(rng: Random, kind: str, grid: Grid, depth: Plane, look: Look) -> Plane:
-    """Optical density (p, p, 3) of one cell of `kind` (a class, or difficult) whose outline has this `depth`."""
-    inside = grid.edge(depth)
-    halo = (-look.halo * np.exp(-(((depth + 0.07) / 0.06) ** 2)) * (depth < 0))[..., None]
-    if kind == "red blood cell":
-        return red_cell_body(rng, grid, inside, depth, look) + halo
-    if kind == "leukocyte":
-        return _leukocyte(rng, grid, inside, look) + halo
-    if kind == DIFFICULT:  # between two stages, or too faint to tell
-        one, other = (PARASITES[str(name)](rng, grid, inside, look) for name in rng.choice(INFECTED, 2, replace=False))
-        blurred = cv2.GaussianBlur((one + other) * rng.uniform(0.3, 0.5), (0, 0), max(0.8, 0.06 / grid.pixel))
-        return red_cell_body(rng, grid, inside, depth, look, 0.8) + inside[..., None] * blurred + halo
-    host = red_cell_body(rng, grid, inside, depth, look, HOST_STRENGTH[kind])
-    dots = stippling(rng, grid, inside, look, 0.08 if kind == "ring" else 0.3)
-    return host + dots + PARASITES[kind](rng, grid, inside, look) + halo
+    return np.asarray(np.maximum(body, 0.03) * np.float32(rng.uniform(0.85, 1.15)), dtype=np.float32)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from al_loop.formats.detect import RENDERED
 from al_loop.render import render_smear
@@ -24,12 +25,15 @@ def write_coco_folder(
     seed: int = 0,
     *,
     size: tuple[int, int] = (480, 640),
-    cells: int = 40,
+    cells: int | tuple[int, int] = 40,
     infected: float = 0.15,
+    leukocytes: float = 0.03,
+    difficult: float = 0.03,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Render `count` fields of `size` (h, w) px into out/images and write out/annotations.json; gives `out`.
 
+    cells: per field; a pair is a range to draw from. infected, leukocytes, difficult: shares of the cells.
     FIELDS_PER_SLIDE fields share a slide: its stain, light and focus, and later its split. on_progress(done, total).
     The same arguments write the same bytes.
     """
@@ -38,7 +42,11 @@ def write_coco_folder(
     annotations: list[dict[str, Any]] = []
     for index in range(count):
         slide = seed * 10_000 + index // FIELDS_PER_SLIDE
-        smear = render_smear(seed * 10_000 + index, size, cells, infected=infected, slide_seed=slide)
+        number = seed * 10_000 + index
+        drawn = cells if isinstance(cells, int) else int(np.random.default_rng([number, 3]).integers(*cells))
+        smear = render_smear(
+            number, size, drawn, infected=infected, leukocytes=leukocytes, difficult=difficult, slide_seed=slide
+        )
         name = f"field-{seed:03d}-{index:05d}.png"
         if not cv2.imwrite(str(out / "images" / name), smear.image[..., ::-1]):
             raise OSError(f"expected to write {out / 'images' / name}, but could not; is the disk full?")

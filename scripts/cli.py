@@ -30,6 +30,7 @@ VERBS: tuple[str, ...] = (
     "promote",
     "rollback",
     "demo",
+    "render",
     "doctor",
 )
 

@@ -138,3 +138,38 @@ def test_a_field_takes_less_than_a_third_of_a_second() -> None:
         render_smear(seed, (480, 640), 40)
         spent.append(time.process_time() - began)
     assert min(spent) < 0.3
+
+
+def test_a_large_field_with_a_hundred_cells_takes_half_a_second() -> None:
+    spent = []
+    for seed in range(3):
+        began = time.process_time()
+        smear = render_smear(seed, (1200, 1600), 100)
+        spent.append(time.process_time() - began)
+        sides = smear.cells.boxes[:, 2:] - smear.cells.boxes[:, :2]
+        assert 75 < np.median(sides) < 140  # px, as in BBBC041
+    assert min(spent) < 0.8  # 0.35 s where nothing else runs
+
+
+def test_stains_reach_from_pale_violet_to_dark_slate() -> None:
+    """Red cells of different slides differ as those of real slides do."""
+    shades = []
+    for seed in range(24):
+        smear = render_smear(seed, (160, 160), kinds=["red blood cell"], slide_seed=seed)
+        shades.append(float(smear.image[decode(smear.cells.masks[0]), 1].mean()))
+    assert min(shades) < 80
+    assert max(shades) > 140
+
+
+def test_a_gametocyte_fills_its_cell_and_a_ring_does_not() -> None:
+    def filled(kind: str) -> float:
+        """Share of the cell that is stained much more strongly than its palest tenth, over some slides."""
+        shares = []
+        for seed in range(8):
+            smear = alone(kind, seed)
+            green = smear.image[decode(smear.cells.masks[0]), 1].astype(float)
+            ground = float(np.median(smear.image[..., 1]))
+            shares.append(float((green < 0.5 * np.percentile(green, 95) + 0.1 * ground).mean()))
+        return float(np.mean(shares))
+
+    assert filled("gametocyte") > 2 * filled("ring")
