@@ -1,4 +1,7 @@
-"""Training in the foreground, and the first version of each role, which has no incumbent to be compared with."""
+"""Training in the foreground, and the first version of each role, which has no incumbent to be compared with.
+
+Under `torchrun` this runs once per process: the first one keeps the record, the others only train along.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from dataclasses import asdict
 
 from al_loop.calibrate_pair import ensure_pair
 from al_loop.context import Loop
-from al_loop.retrain import clean_up, retrain, training_config
+from al_loop.retrain import clean_up, retrain, train_run, training_config
 from al_loop.train import Progress
+from al_loop.train_distributed import joined
+from backend.detect import pick_device
 from backend.errors import WorkerRunning
 from db import runs, versions
 from db.models import ModelVersion, RunStatus
@@ -16,12 +21,23 @@ from db.models import ModelVersion, RunStatus
 COMMAND = "command"  # trigger of a run that its command trains itself; workers leave it alone
 
 
-def train_here(loop: Loop, role: str, on_progress: Callable[[Progress], None] = lambda progress: None) -> ModelVersion:
+def train_here(
+    loop: Loop, role: str, on_progress: Callable[[Progress], None] = lambda progress: None
+) -> ModelVersion | None:
     """Train a version of this role in this process; a killed one is continued. The first of its role serves.
 
-    Raises WorkerRunning while a worker trains the role, NotEnoughData, TrainingDiverged.
+    None in a process that only helps (under torchrun, all but the first). Raises WorkerRunning while a worker trains
+    the role, NotEnoughData, TrainingDiverged, OutOfMemory.
     """
-    run_id = _open(loop, role)
+    with joined(pick_device(loop.settings.device)) as (ranks, _):
+        run_id = ranks.tell(_open(loop, role) if ranks.leads else 0)
+        if not ranks.leads:
+            train_run(loop, run_id)
+            return None
+        return _trained(loop, role, run_id, on_progress)
+
+
+def _trained(loop: Loop, role: str, run_id: int, on_progress: Callable[[Progress], None]) -> ModelVersion:
     try:
         version_id = retrain(loop, run_id, on_progress)
     except KeyboardInterrupt:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Callable
-from importlib.metadata import version as package_version
-from typing import Any
-
-import torch
+from dataclasses import replace
 
 from al_loop.context import Loop
 from al_loop.dataset import DatasetManifest, samples, snapshot
-from al_loop.train import Progress, TrainingConfig, train
+from al_loop.train import Progress, TrainedModel, train
+from al_loop.train_config import TrainingConfig
+from al_loop.train_distributed import current_ranks, joined
+from al_loop.train_model import FrozenTrunk
+from al_loop.train_provenance import environment
 from backend.detect import DetectorConfig, pick_device
 from backend.settings import Settings
+from backend.store import weights_file
 from db import runs, versions
 from db.models import RunStatus
 
 # Infected cells are rare: most crops of `infected` are centred on one, half of those of `all_cells` on a rare class.
 RARE_SHARE = {"all_cells": 0.5, "infected": 0.75}
-PACKAGES = ("torch", "torchvision", "timm", "numpy")
+FEATURES = "trunk-features"  # folder in the home: the trunk's maps of training views, for retrainings to come
 
 
 class RunCancelled(Exception):
@@ -34,18 +35,10 @@ def training_config(settings: Settings, role: str) -> TrainingConfig:
         detector=detector,
         steps=settings.train_steps,
         batch_size=settings.train_batch,
+        accumulate=settings.train_accumulate,
         crop=settings.train_crop,
         rare_share=RARE_SHARE[role],
     )
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """What a training ran on, stored with its version."""
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "python": platform.python_version(),
-        **{name: package_version(name) for name in PACKAGES},
-    }
 
 
 def take_snapshot(loop: Loop, run_id: int) -> DatasetManifest:
@@ -55,15 +48,32 @@ def take_snapshot(loop: Loop, run_id: int) -> DatasetManifest:
         return snapshot(session, run.role, run.newest_revision_id)
 
 
-def retrain(loop: Loop, run_id: int, on_progress: Callable[[Progress], None] = lambda progress: None) -> int:
-    """Train this run's detector and record it as a candidate version; its id.
+def chosen_trunk(loop: Loop, config: TrainingConfig) -> tuple[TrainingConfig, FrozenTrunk | None]:
+    """The configuration with the trunk its settings ask for: that of the all_cells version that serves, or an own one.
 
-    Resumes from the run's checkpoint. Repeating it after the end gives the same version. Raises NotEnoughData,
-    TrainingDiverged, RunCancelled.
+    Before the first all_cells version, `infected` has an own trunk whatever the settings say.
+    """
+    if config.detector.role != "infected" or loop.settings.infected_trunk == "own":
+        return config, None
+    with loop.database.session(read_only=True) as session:
+        serving = versions.active(session, "all_cells")
+    if serving is None:
+        return config, None
+    weights = loop.store.path(weights_file(serving.weights_sha256))
+    folder = loop.settings.home / "cache" / FEATURES
+    return replace(config, trunk=serving.weights_sha256), FrozenTrunk(weights, folder, loop.settings.trunk_cache_bytes)
+
+
+def train_run(
+    loop: Loop, run_id: int, on_progress: Callable[[Progress], None] = lambda progress: None
+) -> tuple[TrainingConfig, DatasetManifest, TrainedModel]:
+    """Train this run's detector, or this process's share of it; what with, on what, and the weights in its folder.
+
+    Resumes from the run's checkpoint. Only the leading process writes to the record. Raises NotEnoughData,
+    TrainingDiverged, OutOfMemory, RunCancelled.
     """
     manifest = take_snapshot(loop, run_id)
-    config = training_config(loop.settings, manifest.role)
-    device = pick_device(loop.settings.device)
+    config, trunk = chosen_trunk(loop, training_config(loop.settings, manifest.role))
     alive = True
 
     def report(progress: Progress) -> None:
@@ -72,17 +82,30 @@ def retrain(loop: Loop, run_id: int, on_progress: Callable[[Progress], None] = l
             alive = runs.progress(session, run_id, progress.step, progress.steps, progress.in_words())
         on_progress(progress)
 
-    trained = train(
-        config,
-        samples(manifest, loop.store),
-        out=loop.run_folder(run_id),
-        on_progress=report,
-        should_stop=lambda: not alive,
-        device=device,
-    )
+    with joined(pick_device(loop.settings.device)) as (_, device):
+        trained = train(
+            config,
+            samples(manifest, loop.store),
+            out=loop.run_folder(run_id),
+            on_progress=report,
+            should_stop=lambda: not alive,
+            device=device,
+            trunk=trunk,
+            about={"manifest_sha256": manifest.sha256},
+        )
     if trained is None:
         raise RunCancelled(f"training run {run_id} was cancelled")
+    return config, manifest, trained
+
+
+def retrain(loop: Loop, run_id: int, on_progress: Callable[[Progress], None] = lambda progress: None) -> int:
+    """Train this run's detector and record it as a candidate version; its id.
+
+    Repeating it after the end gives the same version. Raises what `train_run` raises.
+    """
+    config, manifest, trained = train_run(loop, run_id, on_progress)
     stored = loop.store.put_file("weights", trained.weights_path)
+    used = environment(pick_device(loop.settings.device), current_ranks())
     with loop.database.session() as session:
         known = versions.with_weights(session, manifest.role, stored.sha256, manifest.sha256)
         if known is not None:
@@ -94,7 +117,7 @@ def retrain(loop: Loop, run_id: int, on_progress: Callable[[Progress], None] = l
             config=config.to_json(),
             manifest=manifest.to_json(),
             manifest_sha256=manifest.sha256,
-            environment=environment(device) | {"loss": trained.loss, "seconds": trained.seconds},
+            environment=used | {"seed": config.seed, "loss": trained.loss, "seconds": trained.seconds},
         ).id
 
 

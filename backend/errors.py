@@ -62,6 +62,10 @@ class TrainingDiverged(CellloopError):
     """A loss became non-finite; the message holds the values."""
 
 
+class OutOfMemory(CellloopError):
+    """Training needs more memory than there is, even for one crop at a time."""
+
+
 class PortInUse(CellloopError):
     """A server was to listen on a port that somebody else holds."""
 
@@ -92,3 +96,7 @@ class NotConnected(CellloopError):
 
 class SettingRefused(CellloopError):
     """An option of a command has a value that cannot be meant."""
+
+
+class ComparisonUnavailable(CellloopError):
+    """A comparison needs a package that is only installed for development."""

@@ -28,7 +28,8 @@ class SeededSampler(BalancedPositiveNegativeSampler):
 
     def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Two lists of masks (uint8), one pair per image: the positives (label >= 1) and negatives (0) drawn."""
-        positives, negatives = [], []
+        positives: list[Tensor] = []
+        negatives: list[Tensor] = []
         for index, labels in enumerate(matched_idxs):
             generator = self.generator(index, labels.device)
             positive, negative = torch.where(labels >= 1)[0], torch.where(labels == 0)[0]

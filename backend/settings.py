@@ -46,7 +46,11 @@ class Settings(BaseSettings):
     short_side: int = Field(default=640, ge=64, le=2048, description="px of a field's shorter side as detectors see it")
     train_steps: int = Field(default=300, ge=1)
     train_batch: int = Field(default=2, ge=1)
+    train_accumulate: int = Field(default=1, ge=1, description="batches that one step adds up, where memory is small")
     train_crop: int = Field(default=384, ge=0, description="px of a training crop at that size; 0: whole fields")
+    # Frozen and taken from the serving all_cells, it runs once per image for both, and retrainings reuse its features.
+    infected_trunk: Literal["shared", "own"] = "own"
+    trunk_cache_bytes: int = Field(default=4 * 1024**3, ge=0, description="room for a shared trunk's features")
 
     # When `infected` is retrained, and what a candidate must show.
     retrain_after: float = Field(default=25.0, gt=0, description="weighted new reviewed infected or difficult cells")

@@ -20,6 +20,8 @@ def train(
     """Train on the labels there are; the first version of a role serves at once. Ctrl-C keeps the checkpoint.
 
     Example: cellloop train --role all_cells --preset lite
+
+    On two GPUs: torchrun --nproc-per-node 2 -m scripts.cli train --role all_cells
     """
     from al_loop.first_models import train_here
     from scripts.composition import open_loop
@@ -31,4 +33,5 @@ def train(
         version = train_here(
             replace(loop, settings=settings), role.value, lambda p: advance(p.step, p.steps, p.in_words())
         )
-    console.emit({"version": version.id, "role": version.role, "status": version.status.value}, as_json)
+    if version is not None:  # under torchrun the first process alone answers
+        console.emit({"version": version.id, "role": version.role, "status": version.status.value}, as_json)

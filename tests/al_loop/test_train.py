@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,48 +12,27 @@ import torch
 from al_loop.crops import Augmentation
 from al_loop.dataset import TrainingSample
 from al_loop.metrics import evaluate_detections
-from al_loop.render import Smear, render_smear
-from al_loop.train import CHECKPOINT, Progress, TrainingConfig, draw_crops, load_images, schedule, train
+from al_loop.render import render_smear
+from al_loop.train import CHECKPOINT, Progress, train
+from al_loop.train_batches import draw_crops
+from al_loop.train_config import TrainingConfig
+from al_loop.train_images import load_images
+from al_loop.train_step import schedule
 from backend.checkpoints import load_weights
 from backend.detect import DetectorConfig, load_detector
 from backend.errors import NotEnoughData, TrainingDiverged
-
-TINY = TrainingConfig(
-    detector=DetectorConfig(short_side=128, max_side=256),
-    steps=6,
-    batch_size=1,
-    crop=96,
-    warmup_steps=2,
-    checkpoint_steps=4,
-)
+from tests.al_loop.tiny_training import TINY, one_thread, sample_of, two_fields
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def sample_of(smear: Smear, folder: Path, name: str) -> TrainingSample:
-    """A rendered field as a training sample, masks included."""
-    path = folder / f"{name}.png"
-    cv2.imwrite(str(path), smear.image[..., ::-1])
-    return TrainingSample(
-        sha256=name.ljust(64, "0"),
-        path=path,
-        boxes=smear.cells.boxes,
-        labels=tuple(smear.cells.class_names()),
-        masks=tuple(smear.cells.masks),
-        mask_sources=("expert",) * len(smear.cells),
-        ignore_boxes=smear.difficult,
-    )
+    with one_thread():
+        yield
 
 
 @pytest.fixture
 def samples(tmp_path: Path) -> list[TrainingSample]:
-    return [sample_of(render_smear(seed, (128, 160), cells=12, infected=0.3), tmp_path, str(seed)) for seed in (1, 2)]
+    return two_fields(tmp_path)
 
 
 def test_a_training_killed_at_any_step_goes_on_to_the_same_bits(samples: list[TrainingSample], tmp_path: Path) -> None:
@@ -133,8 +111,9 @@ def test_images_without_a_cell_of_the_role_cannot_teach_it(samples: list[Trainin
 def test_a_step_draws_the_same_crops_whatever_happened_before(samples: list[TrainingSample]) -> None:
     images = load_images(TINY, samples)
     first, again, other = (draw_crops(TINY, images, step) for step in (3, 3, 4))
-    assert np.array_equal(first[0].pixels, again[0].pixels)
-    assert not np.array_equal(first[0].pixels, other[0].pixels)
+    assert np.array_equal(first[0].crop.pixels, again[0].crop.pixels)
+    assert first[0].seed == again[0].seed != other[0].seed
+    assert not np.array_equal(first[0].crop.pixels, other[0].crop.pixels)
 
 
 def test_the_rate_warms_up_and_cools_down() -> None:
