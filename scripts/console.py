@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 
@@ -59,6 +60,21 @@ def emit(report: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(report, default=str, ensure_ascii=False))
         return
     _print_lines(report, "")
+
+
+def write_json(report: dict[str, Any], target: str) -> bool:
+    """Write an answer as JSON to the file `target`, or to stdout for "-"; does nothing for "".
+
+    True when stdout is taken: whoever asked for JSON there wants nothing else.
+    """
+    if target == "-":
+        emit(report, as_json=True)
+    elif target:
+        from backend.store import replace_atomically
+
+        text = json.dumps(report, default=str, ensure_ascii=False, indent=2)
+        replace_atomically(Path(target), (text.encode("utf-8"), b"\n"))
+    return target == "-"
 
 
 def _print_lines(report: dict[str, Any], indent: str) -> None:

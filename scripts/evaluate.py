@@ -1,42 +1,44 @@
-"""`cellloop evaluate`: a version on the frozen test split."""
+"""`cellloop evaluate`: a version on the frozen test split, or a pair of weights on any labelled images."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from scripts import console
+from scripts import console, evaluations
+from scripts.options import Format, View
+
+ALL = list(View)
 
 
 def evaluate(
     version: Annotated[int | None, typer.Option(help="Id of a version; default: the active `infected`.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+    images: Annotated[Path | None, typer.Option(help="Folder of images outside of the record.")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="Their annotations; default: found in the folder.")] = None,
+    dataset: Annotated[Format | None, typer.Option("--format", help="Default: recognised.")] = None,
+    role: Annotated[list[View], typer.Option(help="Repeat for several.")] = ALL,
+    weights: Annotated[Path | None, typer.Option(help="Folder of a pair; default: the starter weights.")] = None,
+    json_file: Annotated[str, typer.Option("--json", help="Write the numbers there; `-`: print them as JSON.")] = "",
+    report: Annotated[Path | None, typer.Option(help="Folder for an HTML report and its pictures.")] = None,
 ) -> None:
-    """Measure the pair a version makes with the other role's active one; numbers with their 95 % intervals.
+    """Measure detectors: AP, infected recall, F1, calibration, parasitaemia, each with its 95 % interval.
 
-    Example: cellloop evaluate --version 7
+    Without --images: the pair that a version makes with the other role's active one, on the frozen test split.
+
+    Example: cellloop evaluate --images DIR --annotations DIR/test.json --format bbbc041 --json out.json --report out
     """
-    from al_loop.evaluate import evaluate_candidate
-    from db import runs, versions
-    from scripts.composition import open_loop
-
-    loop = open_loop()
-    with loop.database.session(read_only=True) as session:
-        chosen = versions.active(session, "infected") if version is None else versions.get(session, version)
-    if chosen is None:
-        console.fail("expected an active version of infected, found none; run: cellloop train --role infected")
-    with console.progress("evaluating") as advance:
-        evaluation = evaluate_candidate(loop, chosen.id, advance)
-    if evaluation is None:
-        console.fail("expected a frozen test split and an active version of the other role; see: cellloop doctor")
-    with loop.database.session(read_only=True) as session:
-        metrics = list(runs.metrics_of(session, evaluation).values())
-    if as_json:
-        console.emit({"version": chosen.id, "evaluation": evaluation, "metrics": [asdict(m) for m in metrics]}, as_json)
+    if images is None:
+        outside = {"--annotations": annotations, "--format": dataset, "--weights": weights, "--report": report}
+        surplus = [name for name, value in outside.items() if value is not None]
+        if surplus or role != ALL:
+            console.fail(f"{' '.join(surplus) or '--role'}: only together with --images, got no --images")
+        evaluations.of_version(version, json_file)
         return
-    print(f"{chosen.role} version {chosen.id} on the frozen test split (evaluation {evaluation})")
-    for m in metrics:
-        low, value, high = ("-" if x is None else f"{x:.3f}" for x in (m.low, m.value, m.high))
-        print(f"  {m.name:<26} {m.class_name:<16} {value:>6}  [{low}, {high}]  n = {m.n}")
+    if version is not None:
+        console.fail("--version or --images: expected one of them, got both; a version is measured on its own split")
+    evaluations.of_files(
+        images, annotations, dataset and dataset.value, [view.value for view in dict.fromkeys(role)], weights,
+        json_file, report,
+    )  # fmt: skip

@@ -17,3 +17,19 @@ class Preset(StrEnum):
 
     lite = "lite"
     resnet50 = "resnet50"
+
+
+class View(StrEnum):
+    """What can be judged: each detector alone, or both fused; a test compares them with `al_loop.judge.VIEWS`."""
+
+    all_cells = "all_cells"
+    infected = "infected"
+    fused = "fused"
+
+
+class Format(StrEnum):
+    """Annotation formats; a test compares them with `al_loop.formats.detect.FORMATS`."""
+
+    bbbc041 = "bbbc041"
+    iml = "iml"
+    coco = "coco"
