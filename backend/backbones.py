@@ -27,6 +27,8 @@ LITE_NAME = "tf_efficientnet_lite0"
 LITE_TENSORS = 296
 # Strides 8, 16, 32: a cell is 40 to 110 px at short side 640, so stride 8 already gives it 5 to 14 positions.
 LITE_STAGES = (2, 3, 4)
+# What a trunk's tensors are called in a detector's weight file, for the presets lite and resnet50.
+TRUNKS = ("backbone.trunk.", "backbone.module.body.")
 _CLASSIFIER = ("conv_head.", "bn2.", "classifier.")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.backbones import fold_batch_norm
+from backend.backbones import TRUNKS, fold_batch_norm
 from backend.checkpoints import load_strictly, load_weights, save_weights
 from backend.detector_model import CellMaskRCNN, Limits
 from backend.errors import DeviceUnavailable, WeightsCorrupt
-from backend.instances import CLASS_INDEX, CLASSES, ROLES, Instances, role_classes
+from backend.fused_convolutions import available, fuse_convolutions
+from backend.instances import CLASS_INDEX, CLASSES, ROLES, Instances, Rle, role_classes
+from backend.look import Sight, find_cells, mask_probabilities, prefers_bf16, run_trunk
 from backend.masks import paste
 from backend.presets import PRESETS
 from backend.unknown_truth import TruthRules
 
 _BATCH = {"cuda": 8, "mps": 4, "cpu": 1}
+# A place where a cell is less probable than this proposes nothing: such places are thousands, and cost time only.
+PROPOSAL_FLOOR = 0.01
 
 
 @dataclass(frozen=True)
@@ -107,13 +113,26 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 class Detector:
-    """A trained detector, ready to look at images. Not for training: it puts the model into evaluation mode."""
+    """A trained detector, ready to look at images. Not for training: it puts the model into evaluation mode.
 
-    def __init__(self, config: DetectorConfig, model: CellMaskRCNN, device: torch.device | str = "cpu") -> None:
+    trunk_sha256: of the trunk's weights (see `trunk_sha256`); two detectors with the same one can share its work.
+    bf16: compute in bfloat16; None: where that is faster. Coordinates stay float32.
+    """
+
+    def __init__(
+        self,
+        config: DetectorConfig,
+        model: CellMaskRCNN,
+        device: torch.device | str = "cpu",
+        trunk_sha256: str | None = None,
+        bf16: bool | None = None,
+    ) -> None:
         self.config = config
         self.device = torch.device(device)
+        self.trunk_sha256 = trunk_sha256
+        self.bf16 = prefers_bf16(self.device) if bf16 is None else bf16
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()
-        self._one_at_a_time = threading.Lock()  # with_masks is the model's state, and requests come in threads
+        self.model.rpn.score_thresh = PROPOSAL_FLOOR
         self._columns = np.array([CLASS_INDEX[name] for name in role_classes(config.role)])
 
     def detect(self, image: NDArray[np.uint8], masks: bool = False) -> Instances:
@@ -122,60 +141,121 @@ class Detector:
         The score is the probability that there is a cell (for `infected`: an infected one); the label is the most
         probable class of this role; every class of the role has its probability.
         """
-        return next(self._batch([image], masks))
+        sight = self.look(image)
+        return replace(sight.cells, masks=sight.masks(sight.cells.boxes)) if masks else sight.cells
+
+    def look(self, image: NDArray[np.uint8], beside: Sight | None = None) -> Sight:
+        """The cells of image (h, w, 3) uint8 RGB, and a way to the mask of any box in it.
+
+        beside: what another detector saw in the same image; its trunk's maps are used where the trunk is the same.
+        """
+        check_image(image)
+        full = (image.shape[0], image.shape[1])
+        eyes = None
+        if self.trunk_sha256 is not None:
+            config = self.config
+            eyes = (self.trunk_sha256, config.short_side, config.max_side, self.device, self.bf16)
+        with self._computing():
+            if beside is not None and beside.trunk is not None and beside.eyes == eyes is not None:
+                trunk = beside.trunk
+            else:
+                trunk = run_trunk(self.model, [resize_image(image, self.config)], self.device)
+            features, found = find_cells(self.model, trunk)
+        cells = self._instances(found[0], trunk.sizes[0], full)
+        return Sight(cells, partial(self._masks, features, trunk.sizes[0], full), eyes, trunk)
 
     def detect_many(self, images: Sequence[NDArray[np.uint8]], masks: bool = False) -> Iterator[Instances]:
         """`detect` for many images, in order, several at a time where the device gains by it."""
-        size = _BATCH.get(self.device.type, 1)
+        size = 1 if masks else _BATCH.get(self.device.type, 1)
         for start in range(0, len(images), size):
-            yield from self._batch(images[start : start + size], masks)
+            batch = images[start : start + size]
+            if size == 1:
+                yield from (self.detect(image, masks) for image in batch)
+                continue
+            for image in batch:
+                check_image(image)
+            with self._computing():
+                trunk = run_trunk(self.model, [resize_image(image, self.config) for image in batch], self.device)
+                _, found = find_cells(self.model, trunk)
+            for image, answer, scaled in zip(batch, found, trunk.sizes, strict=True):
+                yield self._instances(answer, scaled, (image.shape[0], image.shape[1]))
 
-    @torch.inference_mode()
-    def _batch(self, images: Sequence[NDArray[np.uint8]], masks: bool) -> Iterator[Instances]:
-        for image in images:
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-                raise ValueError(f"an image: expected (h, w, 3) uint8 RGB, got {image.shape} {image.dtype}")
-        small = [resize_image(image, self.config) for image in images]
-        tensors = [torch.from_numpy(np.ascontiguousarray(image)).to(self.device) for image in small]
-        with self._one_at_a_time:
-            self.model.roi_heads.with_masks = masks
-            answers = self.model([tensor.permute(2, 0, 1).float() / 255 for tensor in tensors])
-        results = []
-        for image, scaled, answer in zip(images, small, answers, strict=True):
-            results.append(self._instances(answer, scaled.shape[:2], image.shape[:2], masks))
-        return iter(results)
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            yield
 
-    def _instances(
-        self, answer: dict[str, Tensor], scaled: tuple[int, ...], full: tuple[int, ...], masks: bool
-    ) -> Instances:
+    def _instances(self, answer: dict[str, Tensor], scaled: tuple[int, int], full: tuple[int, int]) -> Instances:
         height, width = full
         found = {name: value.float().cpu().numpy() for name, value in answer.items()}
-        factors = np.array([width / scaled[1], height / scaled[0]] * 2, dtype=np.float32)
-        boxes = np.clip(found["boxes"] * factors, 0, np.array([width, height] * 2, dtype=np.float32))
+        boxes = np.clip(found["boxes"] * _factors(scaled, full), 0, np.array([width, height] * 2, dtype=np.float32))
         keep = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(axis=1)
         boxes = boxes[keep].astype(np.float32)
         probabilities = np.zeros((len(boxes), len(CLASSES)), dtype=np.float32)
         probabilities[:, self._columns] = found["probabilities"][keep]
-        pasted = (
-            [paste(mask, box, (height, width)) for mask, box in zip(found["masks"][keep], boxes, strict=True)]
-            if masks
-            else ()
-        )
         return Instances(
             image_size=(height, width),
             boxes=boxes,
             labels=self._columns[probabilities[:, self._columns].argmax(axis=1)].astype(np.int64),
             scores=np.clip(found["scores"][keep], 0, 1),
             probabilities=probabilities,
-            masks=pasted,
         )
 
+    def _masks(
+        self, features: dict[str, Tensor], scaled: tuple[int, int], full: tuple[int, int], boxes: NDArray[np.float32]
+    ) -> list[Rle]:
+        if not len(boxes):
+            return []
+        small = torch.from_numpy(boxes / _factors(scaled, full)).to(self.device)
+        with self._computing():
+            masks = mask_probabilities(self.model, features, small, scaled)
+        return [paste(mask, box, full) for mask, box in zip(masks, boxes, strict=True)]
 
-def save_detector(path: Path, config: DetectorConfig, state: Mapping[str, Tensor], *, half: bool = True) -> str:
-    """Write a detector's weights with its configuration; gives the sha256 of the file."""
-    return save_weights(
-        state, path, {"detector": config.to_json(), "classes": list(role_classes(config.role))}, half=half
-    )
+
+def check_image(image: NDArray[np.uint8]) -> None:
+    """Raise ValueError unless this is an image (h, w, 3) uint8."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"an image: expected (h, w, 3) uint8 RGB, got {image.shape} {image.dtype}")
+
+
+def _factors(scaled: tuple[int, int], full: tuple[int, int]) -> NDArray[np.float32]:
+    """From px of the scaled image (h, w) to px of the full one, for boxes xyxy."""
+    return np.array([full[1] / scaled[1], full[0] / scaled[0]] * 2, dtype=np.float32)
+
+
+def trunk_sha256(state: Mapping[str, Tensor], *, half: bool = True) -> str:
+    """sha256 over the names and values of the trunk's tensors, as a weight file stores them (half: as float16).
+
+    Two detectors with the same one make the same maps of the same image.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(name for name in state if name.startswith(TRUNKS)):
+        value = state[name].detach().to("cpu")
+        stored = value.to(torch.float16) if half and value.is_floating_point() else value
+        digest.update(name.encode())
+        digest.update((stored + 0).contiguous().numpy().tobytes())  # an average makes 0.0 of -0.0: the same number
+    return digest.hexdigest()
+
+
+def save_detector(
+    path: Path,
+    config: DetectorConfig,
+    state: Mapping[str, Tensor],
+    *,
+    half: bool = True,
+    training: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a detector's weights with its configuration; gives the sha256 of the file.
+
+    training: where the weights come from, JSON-able, kept in the file's metadata.
+    """
+    metadata = {
+        "detector": config.to_json(),
+        "classes": list(role_classes(config.role)),
+        "training": training or {},
+        "trunk": trunk_sha256(state, half=half),
+    }
+    return save_weights(state, path, metadata, half=half)
 
 
 def load_detector(path: Path, sha256: str | None = None, device: torch.device | str = "cpu") -> Detector:
@@ -196,4 +276,7 @@ def load_detector(path: Path, sha256: str | None = None, device: torch.device | 
     model = build_detector(config, pretrained=False)
     load_strictly(model, state, Path(path).name)
     fold_batch_norm(model.backbone)
-    return Detector(config, model, device)
+    device = torch.device(device)
+    if device.type == "cpu" and not prefers_bf16(device) and available():
+        fuse_convolutions(model.backbone)
+    return Detector(config, model, device, metadata.get("trunk"))

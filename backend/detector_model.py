@@ -3,7 +3,7 @@
 * One box per cell with its whole class distribution, instead of one box per class: rare stages share one box
   regression and one mask with the thousands of red cells, and "ring .5, trophozoite .4" stays visible.
 * Regions where the truth is unknown (an expert wrote "difficult", a cell cut by the border) are nobody's negatives.
-* The mask head runs only when masks are asked for, and masks are not pasted here.
+* The mask head runs only for the boxes whose masks are asked for, and masks are not pasted here.
 """
 
 from __future__ import annotations
@@ -45,13 +45,12 @@ class CellHeads(RoIHeads):
     """Classifies proposals, refines one box each, and answers with one class distribution per cell.
 
     Detections per image: boxes (N, 4), probabilities (N, K) of the K classes (the rest to 1 is background),
-    scores (N,) = 1 - background, labels (N,) in 1..K, and masks (N, 28, 28) in [0, 1] when `with_masks`.
+    scores (N,) = 1 - background, and labels (N,) in 1..K. Masks are a step of their own: `mask_logits`.
     class_weights: (1 + K,) factors of the classifier's loss, background first; None: all 1.
     """
 
     rules = TruthRules()
     class_weights: Tensor | None = None
-    with_masks: bool = False
 
     def forward(
         self,
@@ -65,13 +64,7 @@ class CellHeads(RoIHeads):
                 raise ValueError("training: expected targets with boxes, labels and masks, got None")
             return [], self._losses(features, proposals, image_shapes, targets)
         logits, deltas = self._classify(features, proposals, image_shapes)
-        detections = self._detections(logits, deltas, proposals, image_shapes)
-        if self.with_masks:
-            boxes = [detection["boxes"] for detection in detections]
-            masks = self._mask_logits(features, boxes, image_shapes).sigmoid()
-            for detection, part in zip(detections, masks.split([len(b) for b in boxes]), strict=True):
-                detection["masks"] = part
-        return detections, {}
+        return self._detections(logits, deltas, proposals, image_shapes), {}
 
     def _classify(
         self, features: dict[str, Tensor], boxes: list[Tensor], sizes: list[tuple[int, int]]
@@ -81,7 +74,7 @@ class CellHeads(RoIHeads):
         logits, deltas = self.box_predictor(pooled)
         return logits.float(), deltas.float()
 
-    def _mask_logits(self, features: dict[str, Tensor], boxes: list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
+    def mask_logits(self, features: dict[str, Tensor], boxes: list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
         """(P, 28, 28) float32: one mask per box, whatever its class."""
         pooled = self.mask_head(self.mask_roi_pool(features, boxes, sizes))
         return self.mask_predictor(pooled).float()[:, 0]
@@ -174,7 +167,7 @@ class CellHeads(RoIHeads):
                 masks = target["masks"][indices[positive]].to(part)
                 own = torch.arange(len(positive), device=positive.device)
                 wanted.append(project_masks_on_boxes(masks, part[positive], own, 28))
-        logits = self._mask_logits(features, positives, sizes)
+        logits = self.mask_logits(features, positives, sizes)
         if not wanted:
             return logits.sum() * 0  # keeps the head in the graph, which distributed training needs
         share = equal_shares([len(part) for part in positives], logits)

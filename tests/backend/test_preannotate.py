@@ -1,11 +1,26 @@
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from backend.detect import Detector, DetectorConfig, build_detector
+from al_loop.render import render_smear
+from backend.detect import (
+    Detector,
+    DetectorConfig,
+    build_detector,
+    load_detector,
+    resize_image,
+    save_detector,
+    trunk_sha256,
+)
 from backend.fuse import FusionConfig, fuse
-from backend.preannotate import Pair, preannotate
+from backend.look import Sight
+from backend.masks import bounding_box
+from backend.overlap import iou_matrix
+from backend.preannotate import Pair, look_twice, preannotate, signed, with_masks
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +61,106 @@ def test_what_is_hardly_a_cell_is_not_shown(pair: Pair) -> None:
     shown = preannotate(image, replace(pair, fusion=FusionConfig(show_threshold=threshold))).fused
     assert 0 < len(shown) < len(everything)
     assert shown.cells.probabilities.sum(axis=1).min() >= threshold
+
+
+def _on_disk(folder: Path, trunk_noise: float = 0.0, **changes: Any) -> Pair:
+    """A pair from weight files with untrained heads; the trunks are the same unless there is noise."""
+    detectors = []
+    for role in ("all_cells", "infected"):
+        torch.manual_seed(len(role))
+        config = DetectorConfig(role=role, short_side=128, max_side=192, proposals=60, **changes)
+        state = build_detector(config).state_dict()
+        if role == "infected":
+            state["backbone.trunk.conv_stem.weight"] += trunk_noise
+        save_detector(folder / role, config, state)
+        detectors.append(load_detector(folder / role))
+    return Pair("shared", *detectors, FusionConfig(show_threshold=0.0, keep_threshold=0.0))
+
+
+@pytest.fixture(scope="module")
+def sharing(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return _on_disk(tmp_path_factory.mktemp("pair"))
+
+
+IMAGE = render_smear(5, (150, 200), 6).image
+
+
+def test_a_shared_trunk_runs_once_and_changes_nothing(sharing: Pair) -> None:
+    shared = look_twice(IMAGE, sharing)
+    alone = sharing.infected.look(IMAGE)
+    assert shared[1].trunk is shared[0].trunk
+    assert alone.trunk is not shared[0].trunk
+    np.testing.assert_array_equal(shared[1].cells.boxes, alone.cells.boxes)
+    np.testing.assert_array_equal(shared[1].cells.probabilities, alone.cells.probabilities)
+    assert len(alone.cells) > 0
+
+
+def test_only_the_same_trunk_at_the_same_size_is_shared(sharing: Pair, tmp_path: Path) -> None:
+    other = _on_disk(tmp_path, trunk_noise=0.01)
+    assert other.all_cells.trunk_sha256 == sharing.all_cells.trunk_sha256 != other.infected.trunk_sha256
+    sights = look_twice(IMAGE, other)
+    assert sights[0].trunk is not sights[1].trunk
+    smaller = Detector(replace(sharing.infected.config, short_side=96), sharing.infected.model, "cpu", "the same")
+    assert smaller.look(IMAGE, beside=replace(sights[0], eyes=("the same", 128))).trunk is not sights[0].trunk
+
+
+def test_minus_nought_is_nought_to_a_trunk() -> None:
+    signs = [{"backbone.trunk.w": torch.tensor([sign * 0.0, 1.0])} for sign in (1, -1)]
+    assert trunk_sha256(signs[0]) == trunk_sha256(signs[1]) != trunk_sha256({"backbone.trunk.w": torch.ones(2)})
+
+
+def test_masks_are_the_surer_models_and_lie_in_the_boxes(sharing: Pair) -> None:
+    asked: list[tuple[int, np.ndarray]] = []
+
+    def recorded(model: int, sight: Sight) -> Sight:
+        return replace(sight, masks=lambda boxes: asked.append((model, boxes)) or sight.masks(boxes))
+
+    sights = look_twice(IMAGE, sharing)
+    cells = [signed(sight.cells, model) for model, sight in enumerate(sights)]
+    fused = fuse(*cells, sharing.fusion)
+    shown = with_masks(fused.select(np.arange(0, len(fused), 2)), [recorded(*each) for each in enumerate(sights)])
+    expected = [mask["model"] for mask in fused.cells.masks][::2]
+    assert [len(boxes) for _, boxes in asked] == [expected.count(0), expected.count(1)]
+    for box, mask, model in zip(shown.cells.boxes, shown.cells.masks, expected, strict=True):
+        assert mask == sights[model].masks(box[None])[0]
+        tight = bounding_box(mask)
+        if tight.any():
+            assert (tight[:2] >= np.floor(box[:2])).all()
+            assert (tight[2:] <= np.ceil(box[2:])).all()
+
+
+def test_the_mask_head_sees_only_what_is_shown(sharing: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    for detector in (sharing.all_cells, sharing.infected):
+        heads = detector.model.roi_heads
+        original = heads.mask_logits
+        monkeypatch.setattr(
+            heads, "mask_logits", lambda f, b, s, original=original: seen.append(len(b[0])) or original(f, b, s)
+        )
+    everything = preannotate(IMAGE, sharing).fused
+    assert seen == []
+    threshold = float(np.median(everything.cells.probabilities.sum(axis=1)))
+    picky = replace(sharing, fusion=replace(sharing.fusion, show_threshold=threshold))
+    shown = preannotate(IMAGE, picky, masks=True).fused
+    assert 0 < len(shown) == sum(seen) < len(everything)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_fast_path_finds_what_torchvisions_forward_pass_finds(tmp_path: Path, bf16: bool) -> None:
+    """Folded, fused, pooled by table, batched by ourselves: against the model as trained, called as a whole."""
+    config = DetectorConfig(short_side=128, max_side=192, proposals=60)
+    torch.manual_seed(3)
+    model = build_detector(config).eval()
+    save_detector(tmp_path / "w", config, model.state_dict(), half=False)
+    detector = load_detector(tmp_path / "w")
+    detector.bf16 = bf16
+    fast = detector.detect(IMAGE)
+    small = resize_image(IMAGE, config)
+    with torch.inference_mode():
+        slow = model([torch.from_numpy(small).permute(2, 0, 1).float() / 255])[0]
+    boxes = slow["boxes"].numpy() * np.array([200 / small.shape[1], 150 / small.shape[0]] * 2)
+    best = iou_matrix(fast.boxes, boxes.astype(np.float32)).argmax(axis=1)
+    near = np.abs(fast.boxes - boxes[best]).max(axis=1) < 0.5
+    close = np.abs(fast.scores - slow["scores"].numpy()[best]) < 0.02
+    assert len(fast) >= 5
+    assert (near & close).mean() > (0.8 if bf16 else 0.99)
