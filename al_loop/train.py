@@ -118,20 +118,30 @@ def train(
         if ranks.leads and (stop or done == config.steps or done % config.checkpoint_steps == 0):
             save_checkpoint(out / CHECKPOINT, identity, standing, model, optimizer, average.state)
         if stop and done < config.steps:
+            ranks.follow()  # nobody goes on before the checkpoint is written
             return None
-    sha256 = ""
-    if ranks.leads:
-        origin = provenance(config, data_hash(samples), device, ranks, about or {})
-        sha256 = save_detector(out / WEIGHTS, config.detector, average.state, training=origin)
-        for file in image_files(config, samples, out):
-            file.unlink(missing_ok=True)
+    origin = provenance(config, data_hash(samples), device, ranks, about or {})
     return TrainedModel(
         weights_path=out / WEIGHTS,
-        sha256=ranks.tell(sha256),
+        sha256=ranks.tell(write_weights(config, samples, average.state, origin, out) if ranks.leads else ""),
         steps=config.steps,
         loss=float(np.mean(standing.losses[-max(1, config.steps // 10) :])),
         seconds=time.monotonic() - started,
     )
+
+
+def write_weights(
+    config: TrainingConfig,
+    samples: Sequence[TrainingSample],
+    state: Mapping[str, Tensor],
+    origin: Mapping[str, Any],
+    out: Path,
+) -> str:
+    """Write the weights with their origin into `out`, whose decoded images go; the sha256 of the file."""
+    sha256 = save_detector(out / WEIGHTS, config.detector, state, training=origin)
+    for file in image_files(config, samples, out):
+        file.unlink(missing_ok=True)
+    return sha256
 
 
 def drawer(
@@ -144,10 +154,10 @@ def drawer(
             "processes; raise CELLLOOP_TRAIN_BATCH, or start fewer"
         )
     if not ranks.leads:
-        ranks.tell(None)  # the leading one says so when all are decoded
+        ranks.follow()
     images = load_images(config, samples, out, on_images)
     if ranks.leads:
-        ranks.tell(None)
+        ranks.follow()
     if config.trunk is not None:
         return ViewDraws(config, images, samples, config.trunk).draw
     return lambda step, share: draw_crops(config, images, step, share)

@@ -53,6 +53,10 @@ class Ranks:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def follow(self) -> None:
+        """Every process but the leading one waits until that one has come here as well."""
+        self.tell(None)
+
     def check_same(self, value: object, what: str) -> None:
         """Raises CellloopError in a process whose value is not rank 0's."""
         leading = self.tell(value)

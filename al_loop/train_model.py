@@ -12,8 +12,9 @@ from torch import Tensor
 from al_loop.dataset import TrainingSample
 from al_loop.train_batches import Shown, as_tensors
 from al_loop.train_config import TrainingConfig, class_weights
-from al_loop.train_step import TRUNKS, Losses
+from al_loop.train_step import Losses
 from al_loop.trunk_features import TrunkFeatures, losses_from_features
+from backend.backbones import TRUNKS
 from backend.checkpoints import load_weights
 from backend.detect import build_detector
 from backend.detector_model import CellMaskRCNN

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from al_loop.train_batches import Shown
 from al_loop.train_checkpoint import Standing
 from al_loop.train_config import TrainingConfig
+from backend.backbones import TRUNKS
 from backend.errors import OutOfMemory
 
 log = logging.getLogger("cellloop.train")
 
-TRUNKS = ("backbone.trunk.", "backbone.module.body.")  # of the presets lite and resnet50
 Losses = Callable[[Sequence[Shown]], dict[str, Tensor]]  # the detector's, mean over these crops
 _NO_ROOM = ("not enough memory", "can't allocate memory", "out of memory")
 
