@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def of_files(
     report: Path | None,
 ) -> None:
     """A pair of weights on labelled images in a folder; needs neither a home nor a database."""
-    from al_loop.judge_files import judge_files
+    from al_loop.judge_files import judge_files, look
     from al_loop.labelled_files import read_labelled
     from backend.detect import pick_device
     from backend.pairs import STARTER, load_pair, read_card
@@ -77,10 +78,13 @@ def of_files(
     shas = {"all_cells_sha256": card.all_cells_sha256, "infected_sha256": card.infected_sha256}
     numbers = {**judged.to_json(), "weights": {"name": card.name, **shas}, "problems": len(problems)}
     if report is not None:
-        from al_loop.report import write_report
+        from al_loop.report import Subject, write_report
 
+        names = [file.name for file in files]
+        closer = partial(look, pair, views=views, masks=True)
+        subject = Subject(names, judged.truths(), judged.views, judged.judgement, judged.read, closer)
         with console.progress("drawing") as advance:
-            page = write_report(report, judged, pair, card.name, on_progress=advance)
+            page = write_report(report, subject, card.name, on_progress=advance)
         print(f"report: {page}", file=sys.stderr)
     if not console.write_json(numbers, json_file):
         _show(judged.judgement.verdicts, len(files))
