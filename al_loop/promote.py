@@ -7,7 +7,7 @@ has to clear -delta on both infected numbers, and no class with enough cells may
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from al_loop.metrics import (
     paired_differences,
     recall_at_false_positives,
 )
+from al_loop.ruler import load_ruler
+from al_loop.seen_images import warnings_for
 from backend.errors import NotEnoughData
 from backend.instances import CLASSES
 from backend.store import FileStore, weights_file
@@ -156,6 +158,9 @@ def decide(loop: Loop, version_id: int, evaluation_id: int | None, run_id: int |
             EvaluationReport.from_json(candidate.report),
             GateConfig(delta=loop.settings.gate_delta),
         )
+        compared = {serving.all_cells_id, serving.infected_id, version_id}
+        warnings = warnings_for([get(session, number) for number in sorted(compared)], load_ruler(session).images)
+        verdict = replace(verdict, reasons=verdict.reasons + warnings)
         record = activate if verdict.promote else reject
         record(session, version_id, kind="gate", reasons=verdict.reasons, evaluation_id=evaluation_id, run_id=run_id)
     return verdict

@@ -200,7 +200,7 @@ def _expose(rng: np.random.Generator, density: NDArray[np.float32], look: Look, 
     grain *= look.grain
     grain += 1
     density *= -grain[..., None]
-    image: NDArray[Any] = cv2.multiply(cv2.exp(density), spread(light, cv2.INTER_LINEAR))
+    image: Any = cv2.multiply(cv2.exp(density), spread(light, cv2.INTER_LINEAR))
     blur = max(0.3, look.focus_px * rng.uniform(0.7, 1.4) * radius / 26)
     image = cv2.GaussianBlur(image, (0, 0), blur)
     image += (look.noise * rng.standard_normal((height, width), dtype=np.float32))[..., None]

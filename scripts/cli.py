@@ -31,6 +31,8 @@ VERBS: tuple[str, ...] = (
     "rollback",
     "demo",
     "render",
+    "starter",
+    "bench",
     "doctor",
 )
 

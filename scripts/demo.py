@@ -21,6 +21,9 @@ def demo(
     expert: Annotated[Expert, typer.Option(help="Who reviews.")] = Expert.you,
     once: Annotated[bool, typer.Option("--once", help="With --expert auto: end after one decided retraining.")] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default CELLLOOP_TRAIN_STEPS.")] = None,
+    train_first: Annotated[
+        bool, typer.Option("--train-first", help="Train the first models here, without starter weights.")
+    ] = False,
     port: Annotated[int | None, typer.Option(help="Port of the backend; default 9090 or a free one.")] = None,
     label_studio_port: Annotated[int | None, typer.Option(help="Label Studio's; default 8080 or a free one.")] = None,
 ) -> None:
@@ -43,5 +46,6 @@ def demo(
             steps=steps,
             port=port,
             label_studio_port=label_studio_port,
+            train_first=train_first,
         )
     )

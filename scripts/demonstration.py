@@ -26,6 +26,7 @@ from al_loop import (
     rank,
     rendered,
     scripted_expert,
+    starter_install,
     sync,
     trigger,
 )
@@ -37,6 +38,7 @@ from backend.instances import ROLES
 from backend.label_studio.expert import ExpertSession
 from backend.label_studio.label_config import parse
 from backend.label_studio.server import LabelStudioServer
+from backend.pairs import CARD, STARTER
 from backend.ports import require_free_port
 from db import images, runs, versions
 from db.migrate import upgrade
@@ -69,6 +71,7 @@ class Wishes:
     steps: int | None
     port: int | None
     label_studio_port: int | None
+    train_first: bool = False
 
 
 def demonstrate(wishes: Wishes) -> None:
@@ -82,7 +85,7 @@ def demonstrate(wishes: Wishes) -> None:
     with ExitStack() as stack:
         studio = _label_studio(stack)
         source = _smears(loop, wishes)
-        _first_models(loop)
+        _first_models(loop, wishes)
         studio.join()
         _backend(stack, loop)
         project = _project(loop)
@@ -192,10 +195,14 @@ def _smears(loop: Loop, wishes: Wishes) -> Path:
     return source
 
 
-def _first_models(loop: Loop) -> None:
-    """Train both roles side by side, one processor each: faster than one after the other on both."""
+def _first_models(loop: Loop, wishes: Wishes) -> None:
+    """The starter weights, where they came along; else train both roles side by side, one processor each."""
     with loop.database.session(read_only=True) as session:
         missing = [role for role in ROLES if versions.active(session, role) is None]
+    if missing and not wishes.train_first and (STARTER / CARD).exists():
+        with _told("installing the starter weights"):
+            starter_install.install_starter(loop)
+        missing = []
     with ExitStack() as stack:
         children = {}
         for role in missing:
