@@ -6,10 +6,11 @@ All that a process writes lies in OUT/fold-K and bears its role's name, so folds
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from al_loop.crossval_views import SeenImage, load_views, save_views
 from al_loop.dataset import content_hash
 from al_loop.labelled_files import LabelledFile, read_labelled, training_samples
 from al_loop.rendered import write_coco_folder
-from al_loop.retrain import environment
-from al_loop.train import CHECKPOINT, WEIGHTS, Progress, TrainingConfig, train
+from al_loop.train import CHECKPOINT, WEIGHTS, Progress, train
+from al_loop.train_config import TrainingConfig
+from al_loop.train_model import FEATURES, FrozenTrunk
+from al_loop.train_provenance import environment
 from backend.detect import Detector, load_detector, pick_device
 from backend.errors import NoTrainedModel, SettingRefused
 from backend.images import read_image
+from backend.store import sha256_of
 
 Report = Callable[[int, int, str], None]  # done, total, a word on what is being done
 RENDERED_SEED = 977  # not one that tests or demonstrations render with
@@ -56,15 +60,17 @@ class CrossValidation:
     def config(self, role: str, number: int) -> TrainingConfig:
         """The recipe of one training. Raises SettingRefused, NoTrainedModel when the trunk to share is not there."""
         config = overrule(crossval_config(role, self.steps), self.settings)
+        trunk = self.trunk(role, number)
+        return config if trunk is None else replace(config, trunk=sha256_of(trunk.weights))
+
+    def trunk(self, role: str, number: int) -> FrozenTrunk | None:
+        """The trunk this training takes over, if any. Raises NoTrainedModel when it is not there."""
         if not self.shared_trunk or role == "all_cells":
-            return config
-        if "trunk" not in {field.name for field in fields(TrainingConfig)}:
-            raise SettingRefused("--shared-trunk: expected a training that can take a trunk over, this one cannot")
-        trunk = self.folder(number, "all_cells") / WEIGHTS
-        if not trunk.exists():
-            raise NoTrainedModel(f"--shared-trunk: expected {trunk}, found none; train all_cells of this fold first")
-        shared: dict[str, Any] = {"trunk": str(trunk)}
-        return replace(config, **shared)
+            return None
+        weights = self.folder(number, "all_cells") / WEIGHTS
+        if not weights.exists():
+            raise NoTrainedModel(f"--shared-trunk: expected {weights}, found none; train all_cells of this fold first")
+        return FrozenTrunk(weights)
 
     def folder(self, number: int, role: str) -> Path:
         """Where one training keeps its checkpoint and weights."""
@@ -142,7 +148,8 @@ def train_fold(plan: CrossValidation, fold: Fold, role: str, report: Report = _s
     def tell(progress: Progress) -> None:
         report(progress.step, progress.steps, f"{title}: {progress.in_words()}")
 
-    trained = train(config, samples, out=folder, on_progress=tell, device=device)
+    trunk = plan.trunk(role, fold.number)
+    trained = train(config, samples, out=folder, on_progress=tell, device=device, trunk=trunk)
     assert trained is not None  # nobody asked it to stop
     detector = load_detector(trained.weights_path, trained.sha256, device)
     about = {
@@ -155,6 +162,7 @@ def train_fold(plan: CrossValidation, fold: Fold, role: str, report: Report = _s
     for path, parts in ((validation_out, fold.validation), (out, fold.held_out)):
         save_views(path, look(detector, parts, lambda done, total: report(done, total, f"{title}: detecting")), about)
     (folder / CHECKPOINT).unlink(missing_ok=True)
+    shutil.rmtree(folder / FEATURES, ignore_errors=True)
     return out
 
 

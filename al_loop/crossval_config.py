@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from al_loop.retrain import RARE_SHARE
-from al_loop.train import TrainingConfig
+from al_loop.train_config import TrainingConfig
 from backend.detect import DetectorConfig
 from backend.errors import SettingRefused
 

@@ -46,12 +46,14 @@ def judge(
     thresholds: Mapping[str, float] | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    every_interval: bool = True,
 ) -> Judgement:
     """Judge what several views saw in the same images.
 
     truths: per image. ignore: per image (K, 4) boxes xyxy px that count neither way. views: name to detections per
     image; `all_cells` and `infected` are judged by the classes of their role, any other name by all. thresholds:
-    P(there is a cell) from which a view calls a cell, by its name. Raises NotEnoughData without images, or when the
+    P(there is a cell) from which a view calls a cell, by its name. every_interval=False leaves out the intervals of
+    AP50:95, which take nine tenths of the time. Raises NotEnoughData without images, or when the
     lists disagree.
     """
     lengths = {name: len(seen) for name, seen in views.items()}
@@ -67,7 +69,7 @@ def judge(
         images=len(truths),
         cells={name: int((labels == index).sum()) for name, index in CLASS_INDEX.items()},
         verdicts={
-            name: _verdict(name, truths, ignore, seen, chosen.get(name, DEFAULT_THRESHOLD), weights)
+            name: _verdict(name, truths, ignore, seen, chosen.get(name, DEFAULT_THRESHOLD), weights, every_interval)
             for name, seen in views.items()
         },
     )
@@ -80,9 +82,10 @@ def _verdict(
     seen: Sequence[Instances],
     threshold: float,
     weights: NDArray[np.int64],
+    every_interval: bool,
 ) -> Verdict:
     known = role_classes(name) if name in ROLES else CLASSES
-    numbers, matches = _average_precisions(truths, ignore, seen, known, weights)
+    numbers, matches = _average_precisions(truths, ignore, seen, known, weights, every_interval)
     assigned = [assign(truth, regions, found) for truth, regions, found in zip(truths, ignore, seen, strict=True)]
     decisions, counts = Decisions.of(assigned, threshold), Counts.of(assigned, threshold)
     calibration = _calibration(assigned, known)
@@ -103,9 +106,10 @@ def _average_precisions(
     seen: Sequence[Instances],
     known: Sequence[str],
     weights: NDArray[np.int64],
+    every_interval: bool,
 ) -> tuple[dict[Key, Number], dict[str, Matches]]:
     values = coco_ap(truths, ignore, seen)
-    by_iou = [match_images(truths, seen, ignore, float(iou)) for iou in IOUS]
+    by_iou = [match_images(truths, seen, ignore, float(iou)) for iou in (IOUS if every_interval else IOUS[:1])]
     undefined = np.full(len(weights), np.nan)
     first: dict[str, Number] = {}
     over_ious: dict[str, Number] = {}
@@ -113,7 +117,8 @@ def _average_precisions(
         learned = name == POOLED or name in known
         samples = [resampled_ap(matches[name], weights) if learned else undefined for matches in by_iou]
         first[name] = Number.at(float(values[name][0]) if learned else np.nan, samples[0])
-        over_ious[name] = Number.at(float(values[name].mean()) if learned else np.nan, np.mean(samples, axis=0))
+        spread = np.mean(samples, axis=0) if every_interval else undefined
+        over_ious[name] = Number.at(float(values[name].mean()) if learned else np.nan, spread)
     numbers: dict[Key, Number] = {}
     for title, table in (("ap50", first), ("ap", over_ious)):
         numbers |= {(title, name): table[name] for name in CLASSES}

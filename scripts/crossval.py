@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,15 @@ from scripts import console
 from scripts.options import Role
 
 LINE_SECONDS = 30.0  # between two lines of progress where a bar cannot be drawn
+
+
+class Fit(StrEnum):
+    """Where a fold's fusion is fitted; a test compares them with `al_loop.crossval_score.FITS`."""
+
+    validation = "validation"
+    other_folds = "other-folds"
+    none = "none"
+
 
 app = typer.Typer(help="Train without some images, look at those, and compare ways to fuse.", no_args_is_help=True)
 
@@ -78,3 +88,28 @@ def _lines() -> Callable[[int, int, str], None]:
         print(f"{time.strftime('%H:%M:%S')} {note} ({done} of {total})", file=sys.stderr, flush=True)
 
     return report
+
+
+@app.command("score")
+def score(
+    out: Annotated[Path, typer.Argument(help="Folder that `crossval train` wrote.")],
+    as_json: Annotated[Path | None, typer.Option("--json", help="Write every number to this file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the tables with intervals to this file.")] = None,
+    fit: Annotated[Fit, typer.Option(help="What a fold's fusion is fitted on.")] = Fit.validation,
+    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap samples.")] = 1000,
+) -> None:
+    """Both detectors alone, other ways to fuse and ours, on the images held out from them, folds pooled.
+
+    Example: cellloop crossval score crossval --markdown fusion.md --json fusion.json
+    """
+    import json
+
+    from al_loop.compare_table import tell
+    from al_loop.crossval_score import score as score_folds
+
+    comparison = score_folds(out, fit=fit.value, resamples=resamples)
+    if as_json is not None:
+        as_json.write_text(json.dumps(comparison.to_json(), indent=1) + "\n", encoding="utf-8")
+    if markdown is not None:
+        markdown.write_text(tell(comparison), encoding="utf-8")
+    print(tell(comparison, intervals=False))
