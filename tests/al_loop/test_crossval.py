@@ -13,6 +13,7 @@ from al_loop.crossval_folds import make_fold
 from al_loop.crossval_views import load_views
 from al_loop.rendered import write_coco_folder
 from al_loop.train import CHECKPOINT, WEIGHTS
+from backend.detect import load_detector
 from backend.errors import NoTrainedModel, SettingRefused
 
 SETTINGS = (
@@ -127,3 +128,11 @@ def test_rendered_fields_are_made_once(tmp_path: Path) -> None:
     assert rendered_fields(tmp_path, 1) == first
     assert (first / "annotations.json").stat().st_mtime_ns == stamp
     assert [path.name for path in tmp_path.iterdir()] == ["rendered-1"]
+
+
+def test_infected_can_keep_the_trunk_of_its_folds_all_cells(smears: Path, tmp_path: Path) -> None:
+    plan = plan_of(smears, tmp_path, steps=1, shared_trunk=True)
+    train_folds(plan, [2], ["all_cells", "infected"])
+    first, second = (load_detector(plan.folder(2, role) / WEIGHTS) for role in ("all_cells", "infected"))
+    assert first.trunk_sha256 == second.trunk_sha256
+    assert sorted(path.name for path in plan.folder(2, "infected").iterdir()) == [WEIGHTS]
