@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ import torch
 from al_loop.context import Loop
 from al_loop.import_images import import_images
 from al_loop.rendered import write_coco_folder
-from al_loop.retrain import RunCancelled, clean_up, retrain, take_snapshot, training_config
+from al_loop.retrain import RunCancelled, chosen_trunk, clean_up, retrain, take_snapshot, training_config
 from al_loop.train import WEIGHTS, Progress
 from backend.checkpoints import load_weights
+from backend.detect import build_detector, load_detector, save_detector
 from backend.store import weights_file
 from db import images, runs, versions
 from db.migrate import upgrade
@@ -78,10 +80,12 @@ def test_repeated_after_its_end_it_gives_the_same_version_and_only_success_tidie
     assert version.status == "candidate"
     assert version.config == json.loads(json.dumps(training_config(loop.settings, "infected").to_json()))
     assert version.manifest_sha256 == take_snapshot(loop, run_id).sha256
-    assert {"device", "python", "torch", "loss", "seconds"} <= set(version.environment)
+    used = {"device", "threads", "processes", "python", "cellloop", "torch", "seed", "loss", "seconds"}
+    assert used <= set(version.environment)
     assert (run.step, run.steps) == (3, 3)
     assert "step 3 of 3, loss" in run.message
-    load_weights(loop.store.path(weights_file(version.weights_sha256)), version.weights_sha256)
+    _, said = load_weights(loop.store.path(weights_file(version.weights_sha256)), version.weights_sha256)
+    assert said["training"]["manifest_sha256"] == version.manifest_sha256
 
     clean_up(loop, run_id)
     assert (loop.run_folder(run_id) / WEIGHTS).is_file(), "not over yet"
@@ -90,6 +94,33 @@ def test_repeated_after_its_end_it_gives_the_same_version_and_only_success_tidie
     clean_up(loop, run_id)
     assert not loop.run_folder(run_id).exists()
     clean_up(loop, run_id)
+
+
+def test_a_shared_trunk_is_that_of_the_all_cells_version_that_serves(loop: Loop) -> None:
+    sharing = replace(loop, settings=loop.settings.model_copy(update={"infected_trunk": "shared", "train_steps": 1}))
+    config = training_config(sharing.settings, "infected")
+    assert chosen_trunk(sharing, config) == (config, None), "nobody serves yet"
+    detector = training_config(sharing.settings, "all_cells").detector
+    weights = loop.settings.home / "all_cells.safetensors"
+    save_detector(weights, detector, build_detector(detector).state_dict())
+    stored = loop.store.put_file("weights", weights)
+    with loop.database.session() as session:
+        serving = builders.add_version(session, "all_cells", weights_sha256=stored.sha256)
+        versions.activate(session, serving.id, kind="first", reasons=["the first"])
+    chosen, trunk = chosen_trunk(sharing, config)
+    assert chosen.trunk == stored.sha256
+    assert trunk is not None
+    assert chosen_trunk(loop, config) == (config, None), "the settings ask for an own one"
+    assert chosen_trunk(sharing, training_config(sharing.settings, "all_cells"))[1] is None
+
+    version_id = retrain(sharing, open_run(sharing))
+    with loop.database.session(read_only=True) as session:
+        version = versions.get(session, version_id)
+    assert version.config["trunk"] == stored.sha256
+    both = [load_detector(loop.store.path(weights_file(sha256))) for sha256 in (stored.sha256, version.weights_sha256)]
+    assert both[0].trunk_sha256 == both[1].trunk_sha256 is not None
+    assert trunk.features is not None
+    assert list(trunk.features.glob("??/*.safetensors"))
 
 
 def test_a_cancelled_run_goes_no_further(loop: Loop) -> None:
