@@ -1,0 +1,98 @@
+"""`cellloop bench`: how fast it is, always beside the plain way of doing the same on the same machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scripts import console
+from scripts.options import Preset
+
+app = typer.Typer(help="Measure speed beside the plain torchvision way, in one run.", no_args_is_help=True)
+
+Images = Annotated[Path | None, typer.Option(help="Folder of labelled smears; default: rendered ones.")]
+Annotations = Annotated[Path | None, typer.Option(help="Its annotation file, when it lies elsewhere.")]
+Size = Annotated[str, typer.Option(help="Height x width in px of rendered fields.")]
+Device = Annotated[str, typer.Option(help="auto | cpu | cuda | mps")]
+Threads = Annotated[int, typer.Option(help="Threads on the CPU; on a busy machine one is fastest.", min=1)]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+
+
+def _height_width(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit() and min(int(height), int(width)) >= 32):
+        console.fail(f"--size: expected HEIGHTxWIDTH of at least 32 px each, as in 1200x1600, got {text!r}")
+    return int(height), int(width)
+
+
+@app.command("detect")
+def detect(
+    weights: Annotated[Path | None, typer.Option(help="Folder of a pair; default: the starter weights.")] = None,
+    images: Images = None,
+    annotations: Annotations = None,
+    fields: Annotated[int, typer.Option(help="Fields to measure on.", min=1)] = 8,
+    size: Size = "1200x1600",
+    cells: Annotated[int, typer.Option(help="Cells per rendered field.", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="Of the first rendered field.")] = 900_000,
+    device: Device = "auto",
+    threads: Threads = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Pre-annotate fields with a pair, with masks and without, beside two plain torchvision models.
+
+    Example: cellloop bench detect --device cpu
+    """
+    import torch
+
+    from al_loop.benchmark_detect import benchmark_detect, labelled_fields, rendered_fields
+    from backend.detect import pick_device
+    from backend.pairs import STARTER, read_card
+
+    torch.set_num_threads(threads)
+    folder = weights or STARTER
+    read_card(folder)  # says what is missing before anything is rendered
+    if images is None:
+        chosen = rendered_fields(fields, seed, _height_width(size), cells)
+    else:
+        chosen = labelled_fields(images, annotations, fields)
+    with console.progress("detecting both ways") as advance:
+        console.emit(benchmark_detect(folder, chosen, pick_device(device), advance), as_json)
+
+
+@app.command("train")
+def train(
+    images: Images = None,
+    annotations: Annotations = None,
+    fields: Annotated[int, typer.Option(help="Fields to train on.", min=1)] = 8,
+    size: Size = "1200x1600",
+    cells: Annotated[int, typer.Option(help="Cells per rendered field.", min=1)] = 66,
+    steps: Annotated[int, typer.Option(help="Steps to measure on each side.", min=1)] = 6,
+    preset: Annotated[Preset, typer.Option(help="Size of the detectors.")] = Preset.lite,
+    device: Device = "auto",
+    threads: Threads = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Train both detectors for a few steps, on whole fields and on crops, beside torchvision's reference loop.
+
+    Example: cellloop bench train --device cpu --steps 10
+    """
+    import tempfile
+
+    import torch
+
+    from al_loop.benchmark_train import benchmark_train
+    from al_loop.rendered import write_coco_folder
+    from backend.detect import DetectorConfig, pick_device
+
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as scratch, console.progress("training both ways") as advance:
+        if images is None:
+            images = write_coco_folder(Path(scratch) / "fields", fields, size=_height_width(size), cells=cells)
+        detector = DetectorConfig(preset=preset.value)
+        report = benchmark_train(
+            *(images, annotations, fields, detector, steps),
+            *(pick_device(device), Path(scratch), advance),
+        )
+    console.emit(report, as_json)
