@@ -56,7 +56,7 @@ def _square(axes: Axes, x: str, y: str, title: str) -> None:
 def precision_recall(verdicts: Verdicts) -> Figure:
     """One panel per class that occurs, and one for the infected stages pooled; a curve per view."""
     first = next(iter(verdicts.values()))
-    names = [name for name in (*CLASSES, POOLED) if first.matches[name].truths.sum()]
+    names = [name for name in (*CLASSES, POOLED) if any(_ap50(v, name) is not None for v in verdicts.values())]
     columns = min(4, max(1, len(names)))
     figure, panels = _figure(columns, max(1, -(-len(names) // columns)))
     for axes, name in zip(panels, names, strict=False):
@@ -64,8 +64,7 @@ def precision_recall(verdicts: Verdicts) -> Figure:
         title = "infected, stages pooled" if name == POOLED else name
         _square(axes, "recall", "precision", f"{title} (n = {n})")
         for view, verdict in verdicts.items():
-            key = ("pooled_infected_ap50",) if name == POOLED else ("ap50", name)
-            value = verdict.value(*key)
+            value = _ap50(verdict, name)
             if value is not None:
                 axes.plot(*_curve(verdict.matches[name]), **style(view), label=f"{view}  {value:.3f}")
         axes.legend(title="AP50", fontsize=9, title_fontsize=9, loc="lower left")
@@ -74,10 +73,14 @@ def precision_recall(verdicts: Verdicts) -> Figure:
     return figure
 
 
+def _ap50(verdict: Verdict, channel: str) -> float | None:
+    return verdict.value("pooled_infected_ap50") if channel == POOLED else verdict.value("ap50", channel)
+
+
 def _curve(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
     hits, seen = np.cumsum(matches.hits), np.arange(1, len(matches.hits) + 1)
     recall, precision = hits / max(1, matches.truths.sum()), hits / seen
-    return np.concatenate([[0.0], recall]), np.concatenate([precision[:1], precision])
+    return np.concatenate([[0.0], recall]), np.concatenate([precision[:1] if len(precision) else [0.0], precision])
 
 
 def froc(verdicts: Verdicts) -> Figure:
@@ -88,7 +91,13 @@ def froc(verdicts: Verdicts) -> Figure:
         matches = verdict.matches[POOLED]
         false = np.cumsum(~matches.hits) / len(matches.truths)
         recall = np.cumsum(matches.hits) / max(1, matches.truths.sum())
-        axes.step(np.append(false, 100), np.append(recall, recall[-1:]), where="post", **style(view), alpha=0.6)
+        axes.step(
+            np.append(false, 100),
+            np.append(recall, recall[-1] if len(recall) else 0.0),
+            where="post",
+            **style(view),
+            alpha=0.6,
+        )
         numbers = [verdict.numbers[f"infected_recall_at_{allowed:g}fp",] for allowed in FROC]
         known = [(x * shift, n.value, n.interval()) for x, n in zip(FROC, numbers, strict=True)]
         points = [(x, value, span) for x, value, span in known if value is not None and span is not None]
@@ -119,7 +128,8 @@ def calibration(verdicts: Verdicts) -> Figure:
             if error is not None and error.value is not None:
                 claimed, observed, _ = verdict.calibration[group].curve()
                 axes.plot(claimed, observed, **style(view, marker=True), label=f"{view}  {error.value:.3f}")
-        axes.legend(title="calibration error", fontsize=9, title_fontsize=9, loc="upper left")
+        if len(axes.lines) > 1:
+            axes.legend(title="calibration error", fontsize=9, title_fontsize=9, loc="upper left")
     return figure
 
 
