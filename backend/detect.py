@@ -39,6 +39,7 @@ class DetectorConfig:
 
     Sizes are px after scaling to `short_side`, which keeps a cell of a 100x field at 40 to 110 px; `max_side` limits
     panoramas. detections_per_image, proposals: crowded fields hold 300 cells. ignore_share, border: see TruthRules.
+    nms_sigma: of soft-NMS (see `backend.suppress`); 0: plain non-maximum suppression at nms_iou.
     """
 
     role: str = "all_cells"
@@ -49,6 +50,7 @@ class DetectorConfig:
     proposals: int = 800
     score_threshold: float = 0.05
     nms_iou: float = 0.5
+    nms_sigma: float = 0.5
     ignore_share: float = 0.5
     border: float = 2.0
 
@@ -76,7 +78,9 @@ def build_detector(config: DetectorConfig, pretrained: bool = True) -> CellMaskR
 
     pretrained=False skips the trunk's weights, for callers that load a whole checkpoint next.
     """
-    limits = Limits(config.proposals, config.detections_per_image, config.score_threshold, config.nms_iou)
+    limits = Limits(
+        config.proposals, config.detections_per_image, config.score_threshold, config.nms_iou, config.nms_sigma
+    )
     rules = TruthRules(config.ignore_share, config.border)
     parts = PRESETS[config.preset](pretrained)
     return CellMaskRCNN(parts, len(role_classes(config.role)), limits, rules)

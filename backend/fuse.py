@@ -5,7 +5,8 @@ would lose half its score, and one cell called "red .9" and "ring .8" would stay
 
 1. Each model's scores are calibrated, so that .8 means the same from both.
 2. Boxes are matched whatever their class (IoU, one to one).
-3. Is it a cell, and red or leukocyte: `all_cells` alone. Infected, and which stage: both, as weighted log-odds.
+3. Is it a cell, and red or leukocyte: `all_cells` alone. Infected, and which stage: both, as weighted log-odds; where
+   `infected` saw nothing, that counts against a parasite.
 4. "Not infected" against "infected" becomes infected and disputed: a person must look.
 5. A box that only `infected` saw is kept above a threshold.
 6. Cells that the image's edge cuts: some laboratories label them, others do not. What validation says of them is added
@@ -26,6 +27,7 @@ from backend.overlap import iou_matrix, match_one_to_one
 
 Floats = NDArray[np.float64]
 
+SILENCE = 0.05  # raw score below which a detector reports nothing (`DetectorConfig.score_threshold`)
 _TINY = 1e-6
 _HEALTHY_INDEX = np.array([index for index in range(len(CLASSES)) if index not in INFECTED_INDEX])
 _BOTH, _ALL_CELLS, _INFECTED = (SOURCES.index(name) for name in ("both", "all_cells", "infected"))
@@ -233,7 +235,9 @@ def _judge(
     claimed = both & (other >= config.infected_threshold)
     overruled = claimed & (mine < 0.5)
     other_stage = my_stages.argmax(axis=1) != other_stages.argmax(axis=1)
-    combined = np.where(both, _combine(mine, other, config), mine)
+    # It reports whatever it believes by more than SILENCE: no word from it is a word against a parasite.
+    silence = float(config.infected(np.array([SILENCE]))[0])
+    combined = _combine(mine, np.where(both, other, silence), config)
     # A claim is never averaged away: at least as infected as the claimant says, and at least "more likely than not".
     combined = np.where(overruled, np.maximum(np.maximum(combined, other), 0.5), combined)
     stages = np.where(only_infected[:, None], other_stages, my_stages)

@@ -85,7 +85,17 @@ def test_a_weak_word_against_a_red_cell_is_not_a_dispute() -> None:
 
 def test_an_infected_label_needs_no_single_stage_above_the_red_cell() -> None:
     spread = {"red blood cell": 0.3, "ring": 0.25, "trophozoite": 0.25, "schizont": 0.2}
-    assert _one(fuse(view((BOX, spread)), view()))[0] in ("ring", "trophozoite")
+    unsure = view((NEAR, {"ring": 0.35, "trophozoite": 0.35}))
+    assert _one(fuse(view((BOX, spread)), unsure))[0] in ("ring", "trophozoite")
+
+
+def test_the_silence_of_infected_counts_against_a_parasite() -> None:
+    claim = view((BOX, {"ring": 0.6, "red blood cell": 0.3}))
+    silent = fuse(claim, view()).cells.probabilities[0, INFECTED_INDEX].sum()
+    doubtful = fuse(claim, view((NEAR, {"ring": 0.3}))).cells.probabilities[0, INFECTED_INDEX].sum()
+    assert silent < doubtful < 0.6
+    healthy = fuse(view((BOX, {"red blood cell": 0.9})), view()).cells
+    assert healthy.scores[0] == pytest.approx(0.9, abs=0.01)
 
 
 def test_two_different_stages_are_disputed() -> None:

@@ -148,7 +148,7 @@ def test_the_mask_head_sees_only_what_is_shown(sharing: Pair, monkeypatch: pytes
 @pytest.mark.parametrize("bf16", [False, True])
 def test_the_fast_path_finds_what_torchvisions_forward_pass_finds(tmp_path: Path, bf16: bool) -> None:
     """Folded, fused, pooled by table, batched by ourselves: against the model as trained, called as a whole."""
-    config = DetectorConfig(short_side=128, max_side=192, proposals=60)
+    config = DetectorConfig(short_side=128, max_side=192, proposals=60, nms_sigma=0.0)
     torch.manual_seed(3)
     model = build_detector(config).eval()
     save_detector(tmp_path / "w", config, model.state_dict(), half=False)
