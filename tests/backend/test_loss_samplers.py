@@ -57,7 +57,9 @@ def test_the_seed_decides_what_is_drawn(model: CellMaskRCNN) -> None:
     images, targets = batch(1)
     first, again = model(images, targets), model(images, targets)
     other = model(images, [targets[0] | {"seed": torch.tensor(5)}])
-    assert {name: float(value) for name, value in first.items()} == {name: float(v) for name, v in again.items()}
+    assert {name: float(v.detach()) for name, v in first.items()} == {
+        name: float(v.detach()) for name, v in again.items()
+    }
     assert float(first["loss_objectness"].detach()) != float(other["loss_objectness"].detach())
 
 
