@@ -122,6 +122,15 @@ def test_only_the_views_asked_for_are_judged(smears: Path, capsys: pytest.Captur
     assert {"fused", "all_cells", "infected"} & set(report) == {"infected"}
 
 
+def test_a_report_is_written_on_request(smears: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert on_files(smears, "--report", str(smears / "report")) == 0
+    assert f"report: {smears / 'report' / 'report.html'}" in capsys.readouterr().err
+    assert len(list((smears / "report" / "fields").iterdir())) == 3
+    (smears / "file").touch()
+    assert on_files(smears, "--report", str(smears / "file")) == 1
+    assert "file: File exists" in capsys.readouterr().err
+
+
 def test_records_left_out_are_told(smears: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (smears / "data" / "images" / "1.png").unlink()
     assert on_files(smears) == 0
