@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from al_loop.dataset import LabelledImage
+from al_loop.ruler import RULER, load_ruler
+from backend.instances import ROLES
+from db import versions as versions_table
+from db.images import frozen_split
 from db.models import ModelVersion
+from db.session import Database
 
 
 def trained_on(version: ModelVersion) -> set[str]:
@@ -20,13 +25,30 @@ def trained_on(version: ModelVersion) -> set[str]:
 
 def warnings_for(versions: Iterable[ModelVersion], images: Sequence[LabelledImage]) -> list[str]:
     """A sentence per version that has seen some of these test images in its training."""
+    said = (warning(f"{version.role} version {version.id}", trained_on(version), images) for version in versions)
+    return [sentence for sentence in said if sentence]
+
+
+def warning(name: str, trained: Iterable[str], images: Sequence[LabelledImage]) -> str | None:
+    """What is to be said of a detector trained on images with these sha256 and measured on those; None for nothing."""
     tested = {image.sha256 for image in images}
-    said = []
-    for version in versions:
-        seen = len(trained_on(version) & tested)
-        if seen:
-            said.append(
-                f"warning: {version.role} version {version.id} was trained on {seen} of the {len(tested)} test images: "
-                "its numbers are too good, and a comparison with it is unfair to others; judge by other images"
-            )
-    return said
+    seen = len(tested.intersection(trained))
+    if not seen:
+        return None
+    return (
+        f"warning: {name} was trained on {seen} of the {len(tested)} test images: its numbers are too good, and a "
+        "comparison with it is unfair to others; judge by other images"
+    )
+
+
+def warnings_of_version(database: Database, version_id: int) -> list[str]:
+    """What is to be said of this version and the serving one of the other role on the frozen test split.
+
+    Nothing before one is frozen. Raises NotFound.
+    """
+    with database.session(read_only=True) as session:
+        if frozen_split(session, RULER) is None:
+            return []
+        version = versions_table.get(session, version_id)
+        serving = (versions_table.active(session, role) for role in ROLES if role != version.role)
+        return warnings_for([version, *(other for other in serving if other)], load_ruler(session).images)

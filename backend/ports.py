@@ -25,3 +25,14 @@ def require_free_port(host: str, port: int) -> None:
             raise PortInUse(
                 f"expected to listen on {host}:{port}, but {reason}; stop that program, or set CELLLOOP_PORT"
             ) from error
+
+
+def free_port(host: str, wanted: int) -> int:
+    """The wanted port of this host if it is free, else one that is."""
+    try:
+        require_free_port(host, wanted)
+        return wanted
+    except PortInUse:
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            return int(probe.getsockname()[1])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -39,7 +38,7 @@ from backend.label_studio.expert import ExpertSession
 from backend.label_studio.label_config import parse
 from backend.label_studio.server import LabelStudioServer
 from backend.pairs import CARD, STARTER
-from backend.ports import require_free_port
+from backend.ports import free_port, require_free_port
 from db import images, runs, versions
 from db.migrate import upgrade
 from db.models import Project, RunStatus, TrainingRun
@@ -115,8 +114,8 @@ def _decide_environment(wishes: Wishes) -> None:
     note = home / "ports.json"
     kept = json.loads(note.read_text()) if note.exists() else {}
     ports = {
-        "backend": wishes.port or kept.get("backend") or _free_port(9090),
-        "label_studio": wishes.label_studio_port or kept.get("label_studio") or _free_port(8080),
+        "backend": wishes.port or kept.get("backend") or free_port("127.0.0.1", 9090),
+        "label_studio": wishes.label_studio_port or kept.get("label_studio") or free_port("127.0.0.1", 8080),
     }
     for port in ports.values():
         require_free_port("127.0.0.1", port)
@@ -125,16 +124,6 @@ def _decide_environment(wishes: Wishes) -> None:
     os.environ["CELLLOOP_HOME"] = str(home)
     os.environ["CELLLOOP_PORT"] = str(ports["backend"])
     os.environ["CELLLOOP_LABEL_STUDIO_URL"] = f"http://127.0.0.1:{ports['label_studio']}"
-
-
-def _free_port(wanted: int) -> int:
-    try:
-        require_free_port("127.0.0.1", wanted)
-        return wanted
-    except CellloopError:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
 
 
 @contextmanager

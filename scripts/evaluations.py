@@ -25,6 +25,7 @@ HEADLINES = (
 def of_version(version: int | None, json_file: str) -> None:
     """A version with the other role's active one on the frozen test split, kept in the record."""
     from al_loop.evaluate import evaluate_candidate
+    from al_loop.seen_images import warnings_of_version
     from db import runs, versions
     from scripts.composition import open_loop
 
@@ -39,7 +40,10 @@ def of_version(version: int | None, json_file: str) -> None:
         console.fail("expected a frozen test split and an active version of the other role; see: cellloop doctor")
     with loop.database.session(read_only=True) as session:
         metrics = list(runs.metrics_of(session, evaluation).values())
-    numbers = {"version": chosen.id, "evaluation": evaluation, "metrics": [asdict(m) for m in metrics]}
+    warnings = warnings_of_version(loop.database, chosen.id)
+    print(*warnings, sep="\n", end="\n" if warnings else "", file=sys.stderr)
+    metrics_shown = [asdict(m) for m in metrics]
+    numbers = {"version": chosen.id, "evaluation": evaluation, "metrics": metrics_shown, "warnings": warnings}
     if console.write_json(numbers, json_file):
         return
     print(f"{chosen.role} version {chosen.id} on the frozen test split (evaluation {evaluation})")
@@ -59,6 +63,7 @@ def of_files(
     """A pair of weights on labelled images in a folder; needs neither a home nor a database."""
     from al_loop.judge_files import judge_files, look
     from al_loop.labelled_files import read_labelled
+    from al_loop.seen_images import warning
     from backend.detect import pick_device
     from backend.pairs import STARTER, load_pair, read_card
     from scripts.composition import read_settings
@@ -66,6 +71,9 @@ def of_files(
     folder = weights or STARTER
     card = read_card(folder)
     files, problems = read_labelled(images, annotations, dataset)
+    seen = warning(card.name, card.about.get("trained_on", ()), [file.labelled for file in files])
+    if seen is not None:
+        print(seen, file=sys.stderr)
     if report is not None:
         report.mkdir(parents=True, exist_ok=True)  # better found impossible now than after the work
     pair = load_pair(folder, pick_device(read_settings().device))
@@ -77,6 +85,7 @@ def of_files(
         judged = judge_files(pair, files, views, on_progress=advance)
     shas = {"all_cells_sha256": card.all_cells_sha256, "infected_sha256": card.infected_sha256}
     numbers = {**judged.to_json(), "weights": {"name": card.name, **shas}, "problems": len(problems)}
+    numbers |= {"warnings": [seen] if seen else []}
     if report is not None:
         from al_loop.report import Subject, write_report
 

@@ -12,7 +12,7 @@ from al_loop.context import Loop
 from al_loop.evaluate import evaluate_candidate
 from al_loop.promote import decide
 from al_loop.ruler import freeze_ruler
-from al_loop.seen_images import trained_on, warnings_for
+from al_loop.seen_images import trained_on, warnings_for, warnings_of_version
 from al_loop.starter_install import install_starter
 from backend.credentials import load_credentials
 from backend.detect import DetectorConfig, build_detector, save_detector
@@ -119,6 +119,8 @@ def test_a_retrained_candidate_meets_the_starter_at_the_gate_which_warns(
     with loop.database.session() as session:
         candidate = builders.add_version(session, "infected", weights_sha256=stored_weights.sha256).id
     evaluation = evaluate_candidate(loop, candidate)
+    [told] = warnings_of_version(loop.database, candidate)
+    assert told.startswith("warning: all_cells version")
     verdict = decide(loop, candidate, evaluation)
     said = [reason for reason in verdict.reasons if reason.startswith("warning")]
     assert len(said) == 2, "both starter detectors have seen them"
