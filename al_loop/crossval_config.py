@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from al_loop.retrain import RARE_SHARE
+from al_loop.recipe import recipe
 from al_loop.train_config import TrainingConfig
 from backend.detect import DetectorConfig
 from backend.errors import SettingRefused
@@ -19,7 +19,7 @@ STEPS = 2000  # about 8 passes over 240 fields
 
 def crossval_config(role: str, steps: int = STEPS) -> TrainingConfig:
     """The recipe a fold is trained with."""
-    return TrainingConfig(detector=DetectorConfig(role=role), steps=steps, rare_share=RARE_SHARE[role])
+    return recipe(DetectorConfig(role=role), steps)
 
 
 def overrule(config: TrainingConfig, settings: Sequence[str]) -> TrainingConfig:

@@ -20,6 +20,7 @@ from al_loop.crossval_config import differences, overrule
 from al_loop.crossval_folds import Fold, Source, make_fold
 from al_loop.crossval_views import SeenImage, load_views, save_views
 from al_loop.labelled_files import LabelledFile, read_labelled, training_samples
+from al_loop.recipe import recipe
 from al_loop.rendered import write_training_fields
 from al_loop.starter_card import BBBC041, write_card
 from al_loop.train import WEIGHTS, Progress, train
@@ -39,15 +40,12 @@ NAME = "starter"
 PAIR = "pair"  # the folder below OUT that is shipped
 SOURCE = "bbbc041"
 RENDERED_SEED = 4041
+STEPS = 600
 
 
 def starter_config(role: str) -> TrainingConfig:
     """The recipe of the starter weights."""
-    return TrainingConfig(
-        detector=DetectorConfig(role=role),
-        steps={"all_cells": 2000, "infected": 2000}[role],
-        rare_share={"all_cells": 0.5, "infected": 0.75}[role],
-    )
+    return recipe(DetectorConfig(role=role), STEPS)
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,8 @@ def _distinct(files: Sequence[LabelledFile]) -> list[LabelledFile]:
 def _parts(plan: StarterPlan, source: Source, keep: bool) -> Fold:
     """Which images are trained on, kept for the fusion, and held out."""
     if plan.fold is not None:
-        return make_fold([source], plan.fold, plan.folds, validation_share=plan.validation_share, seed=plan.seed)
+        # The other folds' detections are what the fusion is fitted on: nothing has to be kept for it.
+        return make_fold([source], plan.fold, plan.folds, validation_share=0.0, seed=plan.seed)
     if not keep:
         return Fold(-1, {SOURCE: source.files}, {SOURCE: ()}, {SOURCE: ()})
     # One of so many folds is the share asked for, dealt out so that rare stages are in it.

@@ -39,9 +39,9 @@ class TrainingConfig:
     trunk: str | None = None  # sha256 of the weight file whose trunk is taken as it is; None: an own one learns
     views: int = 4  # with a frozen trunk: how many crops there are around each rare cell
     weight_decay: float = 1e-2
-    warmup_steps: int = 20
+    warmup_steps: int = 40
     clip_norm: float = 5.0
-    ema_decay: float = 0.98  # reached slowly, so that short trainings are not held back by their start
+    ema_decay: float = 0.995  # reached slowly, so that short trainings are not held back by their start
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
     checkpoint_steps: int = 50
