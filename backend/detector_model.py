@@ -21,6 +21,7 @@ from torchvision.models.detection.roi_heads import RoIHeads, project_masks_on_bo
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import boxes as box_ops
 
+from backend.box_overlap import pairwise_iou
 from backend.cell_proposals import IGNORED, CellProposals
 from backend.loss_samplers import SeededSampler, equal_shares
 from backend.roi_pool import BagRoIAlign
@@ -264,6 +265,7 @@ class CellMaskRCNN(MaskRCNN):
         )
         self.roi_heads.nms_sigma = limits.nms_sigma
         self.rpn.rules = self.roi_heads.rules = rules
+        self.rpn.box_similarity = self.roi_heads.box_similarity = pairwise_iou
         for part in (self.rpn, self.roi_heads):
             drawn = part.fg_bg_sampler
             part.fg_bg_sampler = SeededSampler(drawn.batch_size_per_image, drawn.positive_fraction)
