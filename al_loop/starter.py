@@ -116,8 +116,9 @@ def train_starter(plan: StarterPlan, roles: Sequence[str] = ROLES, report: Repor
     role's weights are needed and not there yet.
     """
     source = Source(SOURCE, tuple(_distinct(read_labelled(plan.bbbc041, dataset=SOURCE)[0])))
-    calibration = None if plan.fold is not None else fold_views(plan, source)
-    fold = _parts(plan, source, keep=calibration is None)
+    # A role with all its folds learns from all images, whether or not the other one's folds are through by now.
+    by_folds = plan.fold is None and all(fold_views(plan, source, role) is not None for role in roles)
+    fold = _parts(plan, source, keep=not by_folds)
     training = list(fold.training[SOURCE])
     rendered = write_rendered(plan, plan.fields(len(training)), report)
     files = training + (read_labelled(rendered)[0] if rendered else [])
@@ -125,16 +126,19 @@ def train_starter(plan: StarterPlan, roles: Sequence[str] = ROLES, report: Repor
         train_role(plan, role, files, report)
     for role in roles:
         _look(plan, role, fold, report)
-    if plan.fold is not None:
-        return plan.folder
-    if not all((plan.folder / role / WEIGHTS).exists() for role in ROLES):
-        return plan.folder  # the other role is being trained elsewhere
-    if calibration is None:
-        pairs = [load_views(_views(plan, role, validation=True))[0] for role in ROLES]
-        calibration = _views_of(pairs[0], pairs[1])
-        told = f"{len(calibration)} images kept for it"
+    if plan.fold is not None or not all((plan.folder / role / WEIGHTS).exists() for role in ROLES):
+        return plan.folder  # of the pair, the other role is being trained elsewhere
+    kept = [_views(plan, role, validation=True) for role in ROLES]
+    if by_folds:
+        known = [side for role in ROLES if (side := fold_views(plan, source, role)) is not None]
     else:
-        told = f"all {len(calibration)} images, each seen by detectors of the fold trained without it"
+        known = [load_views(path)[0] for path in kept if path.exists()]
+    if len(known) < len(ROLES):
+        return plan.folder  # one role has its folds, the other not yet: nothing to fit the fusion on
+    calibration = _views_of(*known)
+    told = f"all {len(calibration)} images, each seen by detectors of the fold trained without it"
+    if not by_folds:
+        told = f"{len(calibration)} images kept for it"
     return _write_pair(plan, source, rendered, fit_fusion(calibration), told)
 
 
@@ -230,26 +234,23 @@ def _look(plan: StarterPlan, role: str, fold: Fold, report: Report) -> None:
             save_views(_views(plan, role, validation), found, about)
 
 
-def fold_views(plan: StarterPlan, source: Source) -> list[Any] | None:
-    """What the folds' detectors saw in the images held out, as (all_cells, infected, truth); None while some lack.
+def fold_views(plan: StarterPlan, source: Source, role: str) -> list[SeenImage] | None:
+    """What the folds' detectors of this role saw in the images held out; None while some fold lacks.
 
     Raises SettingRefused when the folds were trained with another recipe.
     """
-    seen: dict[str, list[SeenImage]] = {}
-    for role in ROLES:
-        seen[role] = []
-        for number in range(plan.folds):
-            path = _views(replace(plan, fold=number), role)
-            if not path.exists():
-                return None
-            views, about = load_views(path)
-            wanted = {k: v for k, v in plan.config(role, None).to_json().items() if k != "trunk"}
-            if unlike := differences(about["recipe"]["config"], wanted):
-                raise SettingRefused(f"{path}: {'; '.join(unlike[:5])}; train the folds again, or take another --out")
-            seen[role] += views
-    if {view.sha256 for view in seen["all_cells"]} != {file.labelled.sha256 for file in source.files}:
-        return None
-    return _views_of(seen["all_cells"], seen["infected"])
+    seen: list[SeenImage] = []
+    for number in range(plan.folds):
+        path = _views(replace(plan, fold=number), role)
+        if not path.exists():
+            return None
+        views, about = load_views(path)
+        wanted = {k: v for k, v in plan.config(role, None).to_json().items() if k != "trunk"}
+        if unlike := differences(about["recipe"]["config"], wanted):
+            raise SettingRefused(f"{path}: {'; '.join(unlike[:5])}; train the folds again, or take another --out")
+        seen += views
+    complete = {view.sha256 for view in seen} == {file.labelled.sha256 for file in source.files}
+    return seen if complete else None
 
 
 def _views_of(all_cells: Sequence[SeenImage], infected: Sequence[SeenImage]) -> list[Any]:

@@ -99,15 +99,18 @@ def test_the_pair_says_what_it_is_made_of_and_a_rerun_gives_the_same(plan: Start
 
 def test_with_all_folds_trained_the_fusion_is_fitted_on_images_held_out(plan: StarterPlan) -> None:
     for number in range(plan.folds):
-        assert train_starter(replace(plan, fold=number)) == plan.out / f"fold-{number}"
+        assert train_starter(replace(plan, fold=number), ["all_cells"]) == plan.out / f"fold-{number}"
+    one = train_starter(plan, ["all_cells"])
+    assert not (one / "all_cells-validation.npz").exists(), "its folds are through: it learns from all images"
+    for number in range(plan.folds):
+        train_starter(replace(plan, fold=number), ["infected"])
     held_out = [{v.sha256 for v in load_views(plan.out / f"fold-{k}" / "all_cells.npz")[0]} for k in range(2)]
     assert held_out[0] & held_out[1] == set()
     assert len(held_out[0] | held_out[1]) == FIELDS
     other = replace(plan, steps=1)
     with pytest.raises(SettingRefused, match="steps was 2, now 1"):
         train_starter(other)
-    one = train_starter(plan, ["all_cells"])
-    assert not (one / CARD).exists(), "the other role is still missing"
+    assert not (plan.out / PAIR / CARD).exists(), "the other role is still missing"
     card = read_card(train_starter(plan, ["infected"]))
     assert f"all {FIELDS} images" in card.about["fusion_fitted_on"]
     assert not (plan.folder / "infected-validation.npz").exists()
