@@ -13,7 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from backend.fuse import Floats, FusionConfig, Platt, at_edge, infected_score, infected_share, logit
+from backend.fuse import (
+    Floats,
+    FusionConfig,
+    Platt,
+    at_edge,
+    healthy_score,
+    infected_score,
+    logit,
+    mix_stages,
+    odds,
+    pair_up,
+)
 from backend.instances import INFECTED_INDEX, Instances
 from backend.overlap import iou_matrix, match_one_to_one
 
@@ -23,6 +34,7 @@ View = tuple[Instances, Instances, Instances]  # all_cells, infected, truth: of 
 # 20 infected cells of 10 fields, pooled infected AP50 on 20 other fields fell from .85 to .79.
 MIN_EXAMPLES = 30
 _PRIOR = 2.0  # strength of "the scores are right as they are", in examples
+_FLOOR = 1e-3  # no stage is ever impossible: one confident mistake must not decide a fit
 _OFFSET_SD = 3.0  # log-odds: laboratories that label hardly any cut cell, or nearly all, are both common
 
 
@@ -58,14 +70,16 @@ def fit_offset(scores: NDArray[Any], hits: NDArray[Any]) -> float:
     return float(minimize(cost, np.zeros(1), method="L-BFGS-B", bounds=[(-10.0, 10.0)]).x[0])
 
 
-def _fit_weights(mine: Floats, other: Floats, hits: Floats) -> tuple[float, float]:
-    """Non-negative weights of two calibrated log-odds (N,) that predict `hits` best, drawn towards one half each."""
+def _fit_odds(mine: Floats, theirs: Floats, hits: Floats) -> tuple[float, float, float]:
+    """Non-negative weights of two log-odds (N,) and a bias that predict `hits` best; drawn towards one half each, 0."""
 
-    def cost(w: Floats) -> float:
-        return _log_loss(w[0] * mine + w[1] * other, hits) + _PRIOR * float(((w - 0.5) ** 2).sum()) / 2
+    def cost(x: Floats) -> float:
+        drawn = _PRIOR * float(((x[:2] - 0.5) ** 2).sum()) / 2 + float(x[2] ** 2) / (2 * _OFFSET_SD**2)
+        return _log_loss(x[0] * mine + x[1] * theirs + x[2], hits) + drawn
 
-    found = minimize(cost, np.full(2, 0.5), method="L-BFGS-B", bounds=[(0.05, 2.0)] * 2)
-    return float(found.x[0]), float(found.x[1])
+    start = np.array([0.5, 0.5, 0.0])
+    found = minimize(cost, start, method="L-BFGS-B", bounds=[(0.02, 3.0), (0.02, 3.0), (-10.0, 10.0)])
+    return float(found.x[0]), float(found.x[1]), float(found.x[2])
 
 
 def _matched(boxes: Instances, truth: Instances, threshold: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -98,52 +112,82 @@ class _Examples:
         return np.concatenate([np.zeros(0), *self.scores]), np.concatenate([np.zeros(0), *self.hits])
 
 
+def _platt(examples: _Examples) -> Platt | None:
+    """The calibration of these examples; None when they are too few."""
+    scores, hits = examples.all()
+    return fit_platt(scores, hits) if _enough(hits) else None
+
+
 def fit_fusion(views: Sequence[View], start: FusionConfig | None = None) -> FusionConfig:
     """The fusion that fits validation best; what has too few examples to be fitted stays as in `start`.
 
     views: per image the cells of `all_cells`, of `infected`, and the truth (with score 1).
     """
     config = start or FusionConfig()
-    examples = {"cell": _Examples(), "stage": _Examples(), "infected": _Examples()}
-    cut = _Examples()
+    infected_only, whole, cut = _Examples(), _Examples(), _Examples()
     for all_cells, infected, truth in views:
         sick = np.isin(truth.labels, INFECTED_INDEX)
+        caught, _ = _matched(infected, truth.select(sick), config.match_iou)
+        infected_only.add(infected_score(infected), _indicator(len(infected), caught))
         seen, known = _matched(all_cells, truth, config.match_iou)
+        well = np.ones(len(all_cells), dtype=bool)
+        well[seen[sick[known]]] = False  # of an infected cell nothing is learned about healthy ones
         edge = at_edge(all_cells.boxes, all_cells.image_size, config.edge_px)
         found = _indicator(len(all_cells), seen)
-        examples["cell"].add(all_cells.scores[~edge], found[~edge])
-        cut.add(all_cells.scores[edge], found[edge])
-        examples["stage"].add(infected_share(all_cells)[seen], sick[known])
-        caught, _ = _matched(infected, truth.select(sick), config.match_iou)
-        examples["infected"].add(infected_score(infected), _indicator(len(infected), caught))
-    fitted: dict[str, Any] = {}
-    for name, gathered in examples.items():
-        scores, hits = gathered.all()
-        if _enough(hits):
-            fitted[name] = fit_platt(scores, hits)
-    config = replace(config, **fitted)
+        for examples, part in ((whole, well & ~edge), (cut, well & edge)):
+            examples.add(healthy_score(all_cells)[part], found[part])
+    config = replace(
+        config,
+        infected=_platt(infected_only) or config.infected,
+        healthy=_platt(whole) or config.healthy,
+    )
     scores, hits = cut.all()
     if len(hits) >= MIN_EXAMPLES:  # one-sided is fine: a laboratory that never labels them is a clear answer
-        config = replace(config, edge_offset=fit_offset(config.cell(scores), hits))
-    return _fit_threshold(views, _fit_pairing(views, config))
+        config = replace(config, edge_offset=fit_offset(config.healthy(scores), hits))
+    return _fit_threshold(views, _fit_stages(views, _fit_pairing(views, config)))
 
 
 def _fit_pairing(views: Sequence[View], config: FusionConfig) -> FusionConfig:
-    """Weights of the two models, from the true cells that both saw."""
-    mine, other = _Examples(), _Examples()
+    """The logistic regression that says infected or not, from every box of either detector."""
+    mine, theirs = _Examples(), _Examples()
     for all_cells, infected, truth in views:
-        ours, theirs = _matched(all_cells, infected, config.match_iou)
-        truth_of = dict(zip(*(side.tolist() for side in _matched(all_cells, truth, config.match_iou)), strict=True))
-        known = np.array([index in truth_of for index in ours.tolist()], dtype=bool)
-        labels = truth.labels[[truth_of[index] for index in ours[known].tolist()]]
-        sick = np.isin(labels, INFECTED_INDEX)
-        mine.add(logit(config.stage(infected_share(all_cells)[ours[known]])), sick)
-        other.add(logit(config.infected(infected_score(infected)[theirs[known]])), sick)
+        pairing = pair_up(all_cells, infected, config.match_iou)
+        ours, other = odds(all_cells, infected, pairing, config)
+        sick = truth.select(np.isin(truth.labels, INFECTED_INDEX))
+        caught = [
+            np.append(_indicator(len(cells), _matched(cells, sick, config.match_iou)[0]), 0.0)[index]  # -1: nothing
+            for cells, index in ((all_cells, pairing.i), (infected, pairing.j))
+        ]
+        hits = np.maximum(*caught)
+        mine.add(ours, hits)
+        theirs.add(other, hits)
     hits = mine.all()[1]
     if not _enough(hits):
         return config
-    weights = _fit_weights(mine.all()[0], other.all()[0], hits)
-    return replace(config, weight_all_cells=weights[0], weight_infected=weights[1])
+    weights = _fit_odds(mine.all()[0], theirs.all()[0], hits)
+    return replace(config, weight_all_cells=weights[0], weight_infected=weights[1], bias=weights[2])
+
+
+def _fit_stages(views: Sequence[View], config: FusionConfig) -> FusionConfig:
+    """How much of the word on the stage `all_cells` has: by the likelihood of the true stages of cells both saw."""
+    shares = np.linspace(0.0, 1.0, 21)
+    losses, cells = _PRIOR * (shares - 0.5) ** 2, 0
+    for all_cells, infected, truth in views:
+        known = truth.select(np.isin(truth.labels, INFECTED_INDEX))
+        ours = dict(zip(*(side.tolist() for side in _matched(known, all_cells, config.match_iou)), strict=True))
+        theirs = dict(zip(*(side.tolist() for side in _matched(known, infected, config.match_iou)), strict=True))
+        for index in ours.keys() & theirs.keys():
+            stages = [
+                part.probabilities[[row]][:, INFECTED_INDEX].astype(np.float64) + _FLOOR
+                for part, row in ((all_cells, ours[index]), (infected, theirs[index]))
+            ]
+            a, b = (stage / stage.sum() for stage in stages)
+            true = int(np.flatnonzero(known.labels[index] == INFECTED_INDEX)[0])
+            losses = losses - np.log([mix_stages(a, b, share)[0, true] for share in shares])
+            cells += 1
+    if cells < MIN_EXAMPLES:
+        return config
+    return replace(config, stage_share=float(shares[losses.argmin()]))
 
 
 def _fit_threshold(views: Sequence[View], config: FusionConfig) -> FusionConfig:

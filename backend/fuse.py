@@ -3,21 +3,21 @@
 Averaging boxes and scores (Weighted Boxes Fusion) is wrong for this pair: a red cell that only `all_cells` can know
 would lose half its score, and one cell called "red .9" and "ring .8" would stay as two. Instead:
 
-1. Each model's scores are calibrated, so that .8 means the same from both.
-2. Boxes are matched whatever their class (IoU, one to one).
-3. Is it a cell, and red or leukocyte: `all_cells` alone. Infected, and which stage: both, as weighted log-odds; where
-   `infected` saw nothing, that counts against a parasite.
-4. "Not infected" against "infected" becomes infected and disputed: a person must look.
-5. A box that only `infected` saw is kept above a threshold.
-6. Cells that the image's edge cuts: some laboratories label them, others do not. What validation says of them is added
+1. Boxes are matched whatever their class (IoU, one to one).
+2. Is it infected? Each detector gives a probability; a detector that reports nothing there gives its lowest one. Their
+   log-odds, weighted, give one probability: a logistic regression, fitted on validation.
+3. Which stage? The two distributions' weighted geometric mean.
+4. If not infected, is it a healthy cell at all, and which? `all_cells` alone; `infected` cannot know.
+5. Cells that the image's edge cuts: some laboratories label them, others do not. What validation says of them is added
    to their log-odds.
+6. Where one detector says infected and the other does not, or they name different stages, a person must look.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from backend.overlap import iou_matrix, match_one_to_one
 Floats = NDArray[np.float64]
 
 SILENCE = 0.05  # raw score below which a detector reports nothing (`DetectorConfig.score_threshold`)
+_SURE = 0.002  # raw probabilities nearer to 0 or 1 than this are not to be told from it
 _TINY = 1e-6
 _HEALTHY_INDEX = np.array([index for index in range(len(CLASSES)) if index not in INFECTED_INDEX])
 _BOTH, _ALL_CELLS, _INFECTED = (SOURCES.index(name) for name in ("both", "all_cells", "infected"))
@@ -63,27 +64,28 @@ class Platt:
 class FusionConfig:
     """How to fuse; fitted on validation by `fit_fusion`, stored with the model pair as JSON.
 
-    match_iou: boxes are the same cell from here on. infected_threshold: calibrated probability from which the word of
-    `infected` counts against "not infected". keep_threshold: the same for boxes that nobody else saw; lower, for a
-    missed parasite costs more than a deleted box. show_threshold: P(there is a cell) from which an expert is shown it:
-    drawing a missed cell takes some four times as long as deleting a wrong box, so the two costs meet at 1 / (1 + 4).
-    Weights combine log-odds of the two models.
-    edge_offset: log-odds added to P(there is a cell) for boxes within edge_px of the image's edge: below 0 where the
+    match_iou: boxes are the same cell from here on. Weights and bias: of the logistic regression on the log-odds that
+    each detector gives to "an infected cell". stage_share: how much of the word on the stage `all_cells` has.
+    infected_threshold: share of P(infected) in P(there is a cell) from which a cell is called infected, and
+    show_threshold: P(there is a cell) from which an expert is shown it. Both are 1 / (1 + 4): a missed parasite, or
+    drawing a missed cell, costs some four times what a wrong box costs. keep_threshold: calibrated score of a box that
+    only `infected` saw, from which it is kept.
+    edge_offset: log-odds added to P(a healthy cell) for boxes within edge_px of the image's edge: below 0 where the
     laboratory leaves cut cells unlabelled.
-    Calibrations: cell, P(there is a cell), and stage, P(infected | cell), by `all_cells`; infected, P(infected), by
-    `infected`.
+    Calibrations: healthy, P(a healthy cell | not an infected one) by `all_cells`; infected, P(infected) by `infected`.
     """
 
     match_iou: float = 0.5
-    infected_threshold: float = 0.5
+    infected_threshold: float = 0.2
     keep_threshold: float = 0.2
     show_threshold: float = 0.2
     weight_all_cells: float = 0.5
     weight_infected: float = 0.5
+    bias: float = 0.0
+    stage_share: float = 0.5
     edge_px: float = 3.0
     edge_offset: float = 0.0
-    cell: Platt = field(default_factory=Platt)
-    stage: Platt = field(default_factory=Platt)
+    healthy: Platt = field(default_factory=Platt)
     infected: Platt = field(default_factory=Platt)
 
     def __post_init__(self) -> None:
@@ -97,7 +99,7 @@ class FusionConfig:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> FusionConfig:
         """The configuration `to_json` gave; an empty mapping gives the default."""
-        parts = {name: Platt(**values[name]) for name in ("cell", "stage", "infected") if name in values}
+        parts = {name: Platt(**values[name]) for name in ("healthy", "infected") if name in values}
         return cls(**{**values, **parts})
 
 
@@ -108,25 +110,9 @@ def at_edge(boxes: NDArray[np.float32], image_size: tuple[int, int], edge_px: fl
     return np.asarray((gaps <= edge_px).any(axis=1))
 
 
-@dataclass(frozen=True)
-class _Beliefs:
-    """What one model says, calibrated, per cell (N,). stages: (N, 4) shares in the order of INFECTED_INDEX."""
-
-    cell: Floats
-    infected: Floats
-    stages: Floats
-
-
 def _shares(columns: NDArray[Any]) -> Floats:
     raised = np.asarray(columns, dtype=np.float64) + _TINY
     return raised / raised.sum(axis=1, keepdims=True)
-
-
-def infected_share(cells: Instances) -> Floats:
-    """(N,) P(infected | there is a cell), uncalibrated: the infected part of all class probabilities."""
-    whole = cells.probabilities.sum(axis=1, dtype=np.float64)
-    part = cells.probabilities[:, INFECTED_INDEX].sum(axis=1, dtype=np.float64)
-    return part / np.maximum(whole, _TINY)
 
 
 def infected_score(cells: Instances) -> Floats:
@@ -134,16 +120,46 @@ def infected_score(cells: Instances) -> Floats:
     return np.clip(cells.probabilities[:, INFECTED_INDEX].sum(axis=1, dtype=np.float64), 0, 1)
 
 
-def _combine(a: Floats, b: Floats, config: FusionConfig) -> Floats:
-    return sigmoid(config.weight_all_cells * logit(a) + config.weight_infected * logit(b))
+def healthy_score(cells: Instances) -> Floats:
+    """(N,) P(a healthy cell | not an infected one), uncalibrated."""
+    healthy = cells.probabilities[:, _HEALTHY_INDEX].sum(axis=1, dtype=np.float64)
+    return np.clip(healthy / np.maximum(1 - infected_score(cells), _TINY), 0, 1)
 
 
-def _combine_stages(a: Floats, b: Floats, config: FusionConfig) -> Floats:
-    """Weighted geometric mean of two stage distributions (N, 4), normalised."""
-    share = config.weight_all_cells / (config.weight_all_cells + config.weight_infected)
-    logs = share * np.log(a) + (1 - share) * np.log(b)
-    raised = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)
+class Pairing(NamedTuple):
+    """Which boxes are one cell: per cell (N,) the index into each detector's cells, -1 where it saw nothing.
+
+    First the pairs, then what only `all_cells` saw, then what only `infected` saw.
+    """
+
+    i: NDArray[np.int64]
+    j: NDArray[np.int64]
+    iou: NDArray[np.float32]
+
+    @property
+    def both(self) -> NDArray[np.bool_]:
+        return np.asarray((self.i >= 0) & (self.j >= 0))
+
+
+def pair_up(all_cells: Instances, infected: Instances, match_iou: float) -> Pairing:
+    """All boxes of both detectors, matched one to one whatever their class."""
+    iou = iou_matrix(all_cells.boxes, infected.boxes)
+    pairs = np.array(match_one_to_one(iou, match_iou), dtype=np.int64).reshape(-1, 2)
+    alone = np.setdiff1d(np.arange(len(all_cells)), pairs[:, 0])
+    unseen = np.setdiff1d(np.arange(len(infected)), pairs[:, 1])
+    i = np.concatenate([pairs[:, 0], alone, np.full(len(unseen), -1)]).astype(np.int64)
+    j = np.concatenate([pairs[:, 1], np.full(len(alone), -1), unseen]).astype(np.int64)
+    both = (i >= 0) & (j >= 0)
+    overlap = iou[np.maximum(i, 0), np.maximum(j, 0)] if iou.size else np.zeros(len(i), dtype=np.float32)
+    return Pairing(i, j, np.where(both, overlap, np.nan).astype(np.float32))
+
+
+def odds(all_cells: Instances, infected: Instances, pairing: Pairing, config: FusionConfig) -> tuple[Floats, Floats]:
+    """(N,), (N,) log-odds of "an infected cell" by `all_cells` and by `infected`, calibrated where `config` is."""
+    mine = np.where(pairing.i >= 0, _pick(infected_score(all_cells), pairing.i), SILENCE)
+    theirs = np.where(pairing.j >= 0, _pick(infected_score(infected), pairing.j), SILENCE)
+    mine, theirs = (np.clip(p, _SURE, 1 - _SURE) for p in (mine, theirs))
+    return logit(mine), logit(config.infected(theirs))
 
 
 def fuse(all_cells: Instances, infected: Instances, config: FusionConfig | None = None) -> FusedInstances:
@@ -156,41 +172,36 @@ def fuse(all_cells: Instances, infected: Instances, config: FusionConfig | None 
     config = config or FusionConfig()
     if all_cells.image_size != infected.image_size:
         raise ValueError(f"fusing: expected two views of one image, got {all_cells.image_size}, {infected.image_size}")
-    iou = iou_matrix(all_cells.boxes, infected.boxes)
-    pairs = np.array(match_one_to_one(iou, config.match_iou), dtype=np.int64).reshape(-1, 2)
-    score_infected = config.infected(infected_score(infected))
-    unseen = np.setdiff1d(np.arange(len(infected)), pairs[:, 1])
-    unseen = unseen[score_infected[unseen] >= config.keep_threshold]
-    alone = np.setdiff1d(np.arange(len(all_cells)), pairs[:, 0])
+    worth = config.infected(infected_score(infected))
+    pairing = pair_up(all_cells, infected, config.match_iou)
+    kept = (pairing.i >= 0) | (_pick(worth, pairing.j) >= config.keep_threshold)
+    pairing = Pairing(pairing.i[kept], pairing.j[kept], pairing.iou[kept])
+    i, j, both, only_infected = pairing.i, pairing.j, pairing.both, pairing.i < 0
 
-    # One row per fused cell: index into each model's cells, or -1 where that model saw nothing.
-    i = np.concatenate([pairs[:, 0], alone, np.full(len(unseen), -1)]).astype(np.int64)
-    j = np.concatenate([pairs[:, 1], np.full(len(alone), -1), unseen]).astype(np.int64)
-    both, only_infected = (i >= 0) & (j >= 0), i < 0
+    mine, theirs = odds(all_cells, infected, pairing, config)
+    sick = sigmoid(config.weight_all_cells * mine + config.weight_infected * theirs + config.bias)
+    boxes = _boxes(all_cells, infected, i, j, _pick(all_cells.scores, i), _pick(worth, j))
+    edge = np.where(at_edge(boxes, all_cells.image_size, config.edge_px), config.edge_offset, 0.0)
+    well = sigmoid(logit(config.healthy(_pick(healthy_score(all_cells), i))) + edge)
+    well = np.where(only_infected, 0.0, (1 - sick) * well)
 
-    ours, theirs = _believe_all_cells(all_cells, config), _believe_infected(infected, score_infected)
-    beliefs, disputed = _judge(ours, theirs, i, j, config)
-    boxes = _boxes(all_cells, infected, i, j, _pick(ours.cell, i), _pick(theirs.cell, j))
-    cut = at_edge(boxes, all_cells.image_size, config.edge_px)
-    beliefs = replace(beliefs, cell=np.where(cut, sigmoid(logit(beliefs.cell) + config.edge_offset), beliefs.cell))
+    stages, other_stage = _stages(all_cells, infected, i, j, config)
     probabilities = np.zeros((len(i), len(CLASSES)))
-    probabilities[:, INFECTED_INDEX] = (beliefs.cell * beliefs.infected)[:, None] * beliefs.stages
-    if len(all_cells):
-        healthy = _shares(all_cells.probabilities[:, _HEALTHY_INDEX])[np.maximum(i, 0)]
-        probabilities[:, _HEALTHY_INDEX] = (beliefs.cell * (1 - beliefs.infected))[:, None] * healthy
-    probabilities[np.ix_(only_infected, _HEALTHY_INDEX)] = 0.0
+    probabilities[:, INFECTED_INDEX] = sick[:, None] * stages
+    probabilities[:, _HEALTHY_INDEX] = well[:, None] * _shares(_pick(all_cells.probabilities[:, _HEALTHY_INDEX], i))
 
     infected_label = INFECTED_INDEX[probabilities[:, INFECTED_INDEX].argmax(axis=1)]
     healthy_label = _HEALTHY_INDEX[probabilities[:, _HEALTHY_INDEX].argmax(axis=1)]
-    labels = np.where(beliefs.infected >= 0.5, infected_label, healthy_label).astype(np.int64)
-    scores = probabilities[np.arange(len(i)), labels]
-    order = np.lexsort((np.arange(len(i)), -beliefs.cell))
-    surer = np.where(both, _pick(ours.cell, i) >= _pick(theirs.cell, j), ~only_infected)
+    called = sick >= config.infected_threshold * (sick + well)
+    labels = np.where(called, infected_label, healthy_label).astype(np.int64)
+    order = np.lexsort((np.arange(len(i)), -(sick + well)))
+    claimed = both & (theirs >= 0)
+    surer = np.where(both, _pick(all_cells.scores, i) >= _pick(worth, j), ~only_infected)
     cells = Instances(
         image_size=all_cells.image_size,
         boxes=boxes,
         labels=labels,
-        scores=scores.astype(np.float32),
+        scores=probabilities[np.arange(len(i)), labels].astype(np.float32),
         probabilities=probabilities.astype(np.float32),
         masks=_masks(all_cells, infected, i, j, surer),
     )
@@ -199,66 +210,43 @@ def fuse(all_cells: Instances, infected: Instances, config: FusionConfig | None 
         score_all_cells=_best_score(all_cells, i)[order],
         score_infected=_best_score(infected, j)[order],
         sources=np.where(both, _BOTH, np.where(only_infected, _INFECTED, _ALL_CELLS)).astype(np.int64)[order],
-        pair_iou=np.where(both, _pair_iou(iou, i, j), np.nan).astype(np.float32)[order],
-        disputed=disputed[order],
+        pair_iou=pairing.iou[order],
+        disputed=np.asarray(claimed & ((mine < 0) | other_stage), dtype=bool)[order],
     )
 
 
-def _believe_all_cells(cells: Instances, config: FusionConfig) -> _Beliefs:
-    return _Beliefs(
-        cell=config.cell(cells.scores),
-        infected=config.stage(infected_share(cells)),
-        stages=_shares(cells.probabilities[:, INFECTED_INDEX]),
+def _stages(
+    all_cells: Instances, infected: Instances, i: NDArray[np.int64], j: NDArray[np.int64], config: FusionConfig
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """(N, 4) distribution over the stages, in the order of INFECTED_INDEX; (N,) bool: both saw it and named others."""
+    mine, theirs = (
+        _shares(_pick(cells.probabilities[:, INFECTED_INDEX], index))
+        for cells, index in ((all_cells, i), (infected, j))
     )
+    share = np.where(i < 0, 0.0, np.where(j < 0, 1.0, config.stage_share))[:, None]
+    return mix_stages(mine, theirs, share), np.asarray(mine.argmax(axis=1) != theirs.argmax(axis=1))
 
 
-def _believe_infected(cells: Instances, score: Floats) -> _Beliefs:
-    """`infected` speaks of infected cells only: what it sees is one, as sure as it is that there is anything."""
-    return _Beliefs(cell=score, infected=score, stages=_shares(cells.probabilities[:, INFECTED_INDEX]))
+def mix_stages(mine: Floats, theirs: Floats, share: Floats | float) -> Floats:
+    """Weighted geometric mean of two stage distributions (N, 4), normalised; share: of `mine`."""
+    logs = share * np.log(mine) + (1 - share) * np.log(theirs)
+    raised = np.exp(logs - logs.max(axis=1, keepdims=True, initial=-np.inf))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
-def _pick(values: Floats, index: NDArray[np.int64]) -> Floats:
+def _pick(values: NDArray[Any], index: NDArray[np.int64]) -> Floats:
     """values[index] along the first axis, and 0 where the index is -1."""
+    values = np.asarray(values, dtype=np.float64)
     if not len(values):
         return np.zeros((len(index), *values.shape[1:]))
     seen = (index >= 0).reshape(-1, *[1] * (values.ndim - 1))
     return np.where(seen, values[np.maximum(index, 0)], 0.0)
 
 
-def _judge(
-    ours: _Beliefs, theirs: _Beliefs, i: NDArray[np.int64], j: NDArray[np.int64], config: FusionConfig
-) -> tuple[_Beliefs, NDArray[np.bool_]]:
-    """Beliefs about each fused cell, and whether the models contradict each other."""
-    both, only_infected = (i >= 0) & (j >= 0), i < 0
-    mine, other = _pick(ours.infected, i), _pick(theirs.infected, j)
-    my_stages, other_stages = _pick(ours.stages, i), _pick(theirs.stages, j)
-    claimed = both & (other >= config.infected_threshold)
-    overruled = claimed & (mine < 0.5)
-    other_stage = my_stages.argmax(axis=1) != other_stages.argmax(axis=1)
-    # It reports whatever it believes by more than SILENCE: no word from it is a word against a parasite.
-    silence = float(config.infected(np.array([SILENCE]))[0])
-    combined = _combine(mine, np.where(both, other, silence), config)
-    # A claim is never averaged away: at least as infected as the claimant says, and at least "more likely than not".
-    combined = np.where(overruled, np.maximum(np.maximum(combined, other), 0.5), combined)
-    stages = np.where(only_infected[:, None], other_stages, my_stages)
-    if both.any():
-        stages[both] = _combine_stages(my_stages[both], other_stages[both], config)
-    beliefs = _Beliefs(
-        cell=np.maximum(_pick(ours.cell, i), _pick(theirs.cell, j)),
-        infected=np.where(only_infected, 1.0, combined),
-        stages=stages,
-    )
-    return beliefs, np.asarray(overruled | (claimed & other_stage), dtype=bool)
-
-
 def _best_score(cells: Instances, index: NDArray[np.int64]) -> NDArray[np.float32]:
     """Raw probability of each cell's best class, NaN where this model saw nothing."""
     best = _pick(cells.probabilities.max(axis=1).astype(np.float64) if len(cells) else np.zeros(0), index)
     return np.where(index >= 0, best, np.nan).astype(np.float32)
-
-
-def _pair_iou(iou: NDArray[np.float32], i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.float32]:
-    return iou[np.maximum(i, 0), np.maximum(j, 0)] if iou.size else np.zeros(len(i), dtype=np.float32)
 
 
 def _boxes(

@@ -95,8 +95,8 @@ def test_boxes_that_only_infected_saw_must_earn_their_place() -> None:
 
 def test_too_few_examples_leave_the_fusion_as_it_was() -> None:
     assert fit_fusion([]) == FusionConfig()
-    start = FusionConfig(keep_threshold=0.07, stage=Platt(1.2, 0.1))
-    assert fit_fusion(_views(1, 0, 2.0)[:1], start).stage == start.stage
+    start = FusionConfig(keep_threshold=0.07, healthy=Platt(1.2, 0.1))
+    assert fit_fusion(_views(1, 0, 2.0)[:1], start).healthy == start.healthy
     empty = Instances.empty((600, 800))
     assert fit_fusion([(empty, empty, empty)], start) == start
 

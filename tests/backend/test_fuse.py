@@ -67,7 +67,7 @@ def test_infected_cells_combine_symmetrically(b: Instances) -> None:
 def test_a_red_cell_only_all_cells_can_see_keeps_its_score() -> None:
     fused = fuse(view((BOX, {"red blood cell": 0.9})), view())
     assert _one(fused) == ("red blood cell", "all_cells", False)
-    assert fused.cells.scores[0] == pytest.approx(0.9, abs=1e-3)
+    assert fused.cells.scores[0] == pytest.approx(0.9, abs=0.02)  # and a hundredth to the chance of a parasite
 
 
 def test_red_against_infected_is_one_infected_and_disputed_cell() -> None:
@@ -95,7 +95,7 @@ def test_the_silence_of_infected_counts_against_a_parasite() -> None:
     doubtful = fuse(claim, view((NEAR, {"ring": 0.3}))).cells.probabilities[0, INFECTED_INDEX].sum()
     assert silent < doubtful < 0.6
     healthy = fuse(view((BOX, {"red blood cell": 0.9})), view()).cells
-    assert healthy.scores[0] == pytest.approx(0.9, abs=0.01)
+    assert healthy.scores[0] == pytest.approx(0.9, abs=0.02)
 
 
 def test_two_different_stages_are_disputed() -> None:
@@ -153,7 +153,7 @@ def test_nothing_seen_is_nothing() -> None:
 
 
 def test_configurations_round_trip_as_json() -> None:
-    config = FusionConfig(cell=Platt(1.5, -0.2), keep_threshold=0.11)
+    config = FusionConfig(healthy=Platt(1.5, -0.2), bias=-0.3, keep_threshold=0.11)
     assert FusionConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     assert FusionConfig.from_json({}) == FusionConfig()
     with pytest.raises(ValueError, match="a > 0"):
