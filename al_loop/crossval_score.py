@@ -97,7 +97,8 @@ def read_folds(out: Path) -> tuple[list[FoldViews], int]:
         sides = []
         for role in ROLES:
             held_out, about = load_views(folder / f"{role}.npz")
-            validation, _ = load_views(folder / f"{role}-validation.npz")
+            inner = folder / f"{role}-validation.npz"
+            validation = load_views(inner)[0] if inner.exists() else []
             counts.add(int(about["recipe"]["folds"]))
             sides.append((validation, held_out))
         paired = [_paired(folder, *parts) for parts in zip(*sides, strict=True)]
@@ -162,5 +163,10 @@ def _fitted(fold: FoldViews, folds: Sequence[FoldViews], fit: str) -> FusionConf
     looks = fold.validation
     if fit == "other-folds":
         looks = [look for other in folds if other.number != fold.number for look in other.held_out]
+    if fit == "validation" and not looks:
+        raise NotEnoughData(
+            f"fold {fold.number}: expected detections of validation images, it was trained without any; "
+            "fit on the other folds instead: --fit other-folds"
+        )
     views: list[View] = [(first.seen, second.seen, first.truth) for first, second in looks]
     return FusionConfig() if fit == "none" else fit_fusion(views)

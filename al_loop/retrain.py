@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from al_loop.context import Loop
 from al_loop.dataset import DatasetManifest, samples, snapshot
+from al_loop.recipe import recipe
 from al_loop.train import Progress, TrainedModel, train
 from al_loop.train_config import TrainingConfig
 from al_loop.train_distributed import current_ranks, joined
@@ -19,8 +20,6 @@ from backend.store import weights_file
 from db import runs, versions
 from db.models import RunStatus
 
-# Infected cells are rare: most crops of `infected` are centred on one, half of those of `all_cells` on a rare class.
-RARE_SHARE = {"all_cells": 0.5, "infected": 0.75}
 FEATURES = "trunk-features"  # folder in the home: the trunk's maps of training views, for retrainings to come
 
 
@@ -29,16 +28,12 @@ class RunCancelled(Exception):
 
 
 def training_config(settings: Settings, role: str) -> TrainingConfig:
-    """What the installation's settings mean for a training of this role."""
+    """What the installation's settings mean for a training of this role: the recipe, but for what they overrule."""
     detector = DetectorConfig(role=role, preset=settings.preset, short_side=settings.short_side)
-    return TrainingConfig(
-        detector=detector,
-        steps=settings.train_steps,
-        batch_size=settings.train_batch,
-        accumulate=settings.train_accumulate,
-        crop=settings.train_crop,
-        rare_share=RARE_SHARE[role],
-    )
+    config = replace(recipe(detector, settings.train_steps), accumulate=settings.train_accumulate)
+    if settings.train_batch is not None:
+        config = replace(config, batch_size=settings.train_batch)
+    return config if settings.train_crop is None else replace(config, crop=settings.train_crop)
 
 
 def take_snapshot(loop: Loop, run_id: int) -> DatasetManifest:

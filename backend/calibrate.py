@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from backend.fuse import (
+    WEIGHT,
     Floats,
     FusionConfig,
     Platt,
@@ -71,13 +72,13 @@ def fit_offset(scores: NDArray[Any], hits: NDArray[Any]) -> float:
 
 
 def _fit_odds(mine: Floats, theirs: Floats, hits: Floats) -> tuple[float, float, float]:
-    """Non-negative weights of two log-odds (N,) and a bias that predict `hits` best; drawn towards one half each, 0."""
+    """Non-negative weights of two log-odds (N,) and a bias that predict `hits` best, drawn towards the default."""
 
     def cost(x: Floats) -> float:
-        drawn = _PRIOR * float(((x[:2] - 0.5) ** 2).sum()) / 2 + float(x[2] ** 2) / (2 * _OFFSET_SD**2)
+        drawn = _PRIOR * float(((x[:2] - WEIGHT) ** 2).sum()) / 2 + float(x[2] ** 2) / (2 * _OFFSET_SD**2)
         return _log_loss(x[0] * mine + x[1] * theirs + x[2], hits) + drawn
 
-    start = np.array([0.5, 0.5, 0.0])
+    start = np.array([WEIGHT, WEIGHT, 0.0])
     found = minimize(cost, start, method="L-BFGS-B", bounds=[(0.02, 3.0), (0.02, 3.0), (-10.0, 10.0)])
     return float(found.x[0]), float(found.x[1]), float(found.x[2])
 

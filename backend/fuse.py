@@ -28,7 +28,7 @@ from backend.overlap import iou_matrix, match_one_to_one
 Floats = NDArray[np.float64]
 
 SILENCE = 0.05  # raw score below which a detector reports nothing (`DetectorConfig.score_threshold`)
-_SURE = 0.002  # raw probabilities nearer to 0 or 1 than this are not to be told from it
+WEIGHT = 0.75  # of either detector before anything is fitted: they are neither one witness (0.5) nor independent (1)
 _TINY = 1e-6
 _HEALTHY_INDEX = np.array([index for index in range(len(CLASSES)) if index not in INFECTED_INDEX])
 _BOTH, _ALL_CELLS, _INFECTED = (SOURCES.index(name) for name in ("both", "all_cells", "infected"))
@@ -79,8 +79,8 @@ class FusionConfig:
     infected_threshold: float = 0.2
     keep_threshold: float = 0.2
     show_threshold: float = 0.2
-    weight_all_cells: float = 0.5
-    weight_infected: float = 0.5
+    weight_all_cells: float = WEIGHT
+    weight_infected: float = WEIGHT
     bias: float = 0.0
     stage_share: float = 0.5
     edge_px: float = 3.0
@@ -158,8 +158,8 @@ def odds(all_cells: Instances, infected: Instances, pairing: Pairing, config: Fu
     """(N,), (N,) log-odds of "an infected cell" by `all_cells` and by `infected`, calibrated where `config` is."""
     mine = np.where(pairing.i >= 0, _pick(infected_score(all_cells), pairing.i), SILENCE)
     theirs = np.where(pairing.j >= 0, _pick(infected_score(infected), pairing.j), SILENCE)
-    mine, theirs = (np.clip(p, _SURE, 1 - _SURE) for p in (mine, theirs))
-    return logit(mine), logit(config.infected(theirs))
+    # Saying less than SILENCE is silence too: whether .01 or .001 tells nothing (measured: it costs recall).
+    return logit(np.maximum(mine, SILENCE)), logit(config.infected(np.maximum(theirs, SILENCE)))
 
 
 def fuse(all_cells: Instances, infected: Instances, config: FusionConfig | None = None) -> FusedInstances:

@@ -41,13 +41,13 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=128 * 1024 * 1024, gt=0, description="tasks come with their annotations inside")
     max_image_bytes: int = Field(default=64 * 1024 * 1024, gt=0, description="largest image fetched from Label Studio")
 
-    # How versions are trained here. 300 steps of two crops take about four minutes on two cores.
+    # How versions are trained here; None leaves it to the role's recipe. 300 steps take about four minutes on one core.
     preset: Literal["lite", "resnet50"] = "lite"
     short_side: int = Field(default=640, ge=64, le=2048, description="px of a field's shorter side as detectors see it")
     train_steps: int = Field(default=300, ge=1)
-    train_batch: int = Field(default=2, ge=1)
+    train_batch: int | None = Field(default=None, ge=1, description="crops in memory at a time")
     train_accumulate: int = Field(default=1, ge=1, description="batches that one step adds up, where memory is small")
-    train_crop: int = Field(default=384, ge=0, description="px of a training crop at that size; 0: whole fields")
+    train_crop: int | None = Field(default=None, ge=0, description="px of a crop at that size; 0: whole fields")
     # Frozen and taken from the serving all_cells, it runs once per image for both, and retrainings reuse its features.
     infected_trunk: Literal["shared", "own"] = "own"
     trunk_cache_bytes: int = Field(default=4 * 1024**3, ge=0, description="room for a shared trunk's features")

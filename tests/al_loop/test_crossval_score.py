@@ -42,7 +42,8 @@ def write_folds(out: Path, folds: int = 2) -> Path:
         for role in ("all_cells", "infected"):
             about = {"recipe": {"folds": folds}}
             save_views(out / f"fold-{number}" / f"{role}.npz", [views[role] for views in held_out], about)
-            save_views(out / f"fold-{number}" / f"{role}-validation.npz", [], about)
+            kept = [image(f"{number}-kept", "loose")[role]]
+            save_views(out / f"fold-{number}" / f"{role}-validation.npz", kept, about)
     return out
 
 
@@ -104,7 +105,9 @@ def test_the_tables_show_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     stored = json.loads(files[0].read_text())
     assert stored["tables"]["all"]["fused"]["ap50"]["ring"] == 1
     assert stored["tables"]["all"]["fused_minus"]["pooled_infected_ap50"]["NMS"] == {"value": 1, "interval": [1, 1]}
-    assert FusionConfig.from_json(stored["fusions"]["0"]) == FusionConfig()  # no validation image, nothing fitted
+    assert (
+        FusionConfig.from_json(stored["fusions"]["0"]) == FusionConfig()
+    )  # one validation image: too few to fit anything
 
 
 def test_the_fusion_of_a_fold_is_never_fitted_on_its_held_out_images(
@@ -122,9 +125,13 @@ def test_the_fusion_of_a_fold_is_never_fitted_on_its_held_out_images(
     assert shown_to == [6, 6, 6]  # of nine images, three are held out each time
     shown_to.clear()
     score(out, resamples=2)
-    assert shown_to == [0, 0, 0]
+    assert shown_to == [1, 1, 1]
     assert score(out, fit="none", resamples=2).fusions[0] == FusionConfig()
     assert tuple(Fit) == crossval_score.FITS
+    for path in out.glob("fold-*/*-validation.npz"):
+        path.unlink()
+    with pytest.raises(NotEnoughData, match="--fit other-folds"):
+        score(out, resamples=2)
 
 
 def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:

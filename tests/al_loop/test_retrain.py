@@ -50,7 +50,7 @@ def open_run(loop: Loop) -> int:
 
 def test_settings_become_the_trainings_configuration(loop: Loop) -> None:
     shares = {role: training_config(loop.settings, role).rare_share for role in ("all_cells", "infected")}
-    assert shares == {"all_cells": 0.5, "infected": 0.75}
+    assert shares == {"all_cells": 0.5, "infected": 0.65}
     config = training_config(loop.settings, "infected")
     assert (config.steps, config.crop, config.batch_size) == (3, 64, 1)
     assert (config.detector.role, config.detector.short_side) == ("infected", 96)
