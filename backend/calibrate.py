@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from backend.fuse import (
-    WEIGHT,
+    STAGE_SHARE,
+    WEIGHTS,
     Floats,
     FusionConfig,
     Platt,
@@ -75,10 +76,10 @@ def _fit_odds(mine: Floats, theirs: Floats, hits: Floats) -> tuple[float, float,
     """Non-negative weights of two log-odds (N,) and a bias that predict `hits` best, drawn towards the default."""
 
     def cost(x: Floats) -> float:
-        drawn = _PRIOR * float(((x[:2] - WEIGHT) ** 2).sum()) / 2 + float(x[2] ** 2) / (2 * _OFFSET_SD**2)
+        drawn = _PRIOR * float(((x[:2] - WEIGHTS) ** 2).sum()) / 2 + float(x[2] ** 2) / (2 * _OFFSET_SD**2)
         return _log_loss(x[0] * mine + x[1] * theirs + x[2], hits) + drawn
 
-    start = np.array([WEIGHT, WEIGHT, 0.0])
+    start = np.array([*WEIGHTS, 0.0])
     found = minimize(cost, start, method="L-BFGS-B", bounds=[(0.02, 3.0), (0.02, 3.0), (-10.0, 10.0)])
     return float(found.x[0]), float(found.x[1]), float(found.x[2])
 
@@ -172,7 +173,7 @@ def _fit_pairing(views: Sequence[View], config: FusionConfig) -> FusionConfig:
 def _fit_stages(views: Sequence[View], config: FusionConfig) -> FusionConfig:
     """How much of the word on the stage `all_cells` has: by the likelihood of the true stages of cells both saw."""
     shares = np.linspace(0.0, 1.0, 21)
-    losses, cells = _PRIOR * (shares - 0.5) ** 2, 0
+    losses, cells = _PRIOR * (shares - STAGE_SHARE) ** 2, 0
     for all_cells, infected, truth in views:
         known = truth.select(np.isin(truth.labels, INFECTED_INDEX))
         ours = dict(zip(*(side.tolist() for side in _matched(known, all_cells, config.match_iou)), strict=True))
