@@ -21,6 +21,8 @@ from al_loop.train_step import schedule
 from backend.checkpoints import load_weights
 from backend.detect import DetectorConfig, load_detector
 from backend.errors import NotEnoughData, TrainingDiverged
+from backend.masks import mask_iou
+from backend.overlap import iou_matrix, match_one_to_one
 from tests.al_loop.tiny_training import TINY, one_thread, sample_of, two_fields
 
 
@@ -145,3 +147,9 @@ def test_two_fields_learned_by_heart_are_found_again(tmp_path: Path) -> None:
     ap50 = report.value("ap50", "red blood cell")
     assert ap50 is not None
     assert ap50 > 0.9
+    overlaps = []
+    for field, seen in zip(fields, found, strict=True):
+        pairs = match_one_to_one(iou_matrix(field.cells.boxes, seen.boxes), 0.5)
+        overlaps += [mask_iou(field.cells.masks[true], seen.masks[ours]) for true, ours in pairs]
+    assert len(overlaps) > 20
+    assert np.mean(overlaps) > 0.75
