@@ -1,7 +1,7 @@
 """Other ways to make one set of cells out of what the two detectors saw, as competitors of our fusion. Pure.
 
 Each takes the detections of `all_cells` and of `infected` in one image and gives Instances. The class-by-class ways
-treat detections as torchvision's detectors hand them out: one box per class that reaches SCORE_FLOOR, so one cell may
+treat detections as torchvision's detectors hand them out: one box per class that reaches BOX_FLOOR, so one cell may
 come out twice, "red .9" and "ring .8".
 """
 
@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import batched_nms, nms
 
-from al_loop.metrics import SCORE_FLOOR
 from backend.errors import ComparisonUnavailable
 from backend.fuse import FusionConfig, fuse
 from backend.instances import CLASSES, Instances
 from backend.overlap import iou_matrix
+
+BOX_FLOOR = 0.05  # torchvision's default
 
 Fusion = Callable[[Instances, Instances], Instances]
 
@@ -39,8 +40,8 @@ def union(all_cells: Instances, infected: Instances) -> Instances:
 
 
 def by_class(view: Instances) -> Instances:
-    """One box per detection and class of probability >= SCORE_FLOOR; that probability is its score."""
-    rows, labels = np.nonzero(view.probabilities >= SCORE_FLOOR)
+    """One box per detection and class of probability >= BOX_FLOOR; that probability is its score."""
+    rows, labels = np.nonzero(view.probabilities >= BOX_FLOOR)
     return Instances.of(view.image_size, view.boxes[rows], labels, view.probabilities[rows, labels])
 
 

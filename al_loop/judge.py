@@ -20,7 +20,6 @@ from al_loop.judge_counts import Counts, Reliability, agreement
 from al_loop.judge_numbers import Judgement, Key, Number, Verdict, mean
 from al_loop.metrics import (
     POOLED,
-    SCORE_FLOOR,
     Matches,
     match_images,
     recall_at_false_positives,
@@ -33,6 +32,7 @@ from backend.instances import CLASS_INDEX, CLASSES, INFECTED, INFECTED_INDEX, RO
 FUSED = "fused"
 VIEWS: tuple[str, ...] = (*ROLES, FUSED)
 FROC = (0.1, 0.25, 0.5, 1.0, 2.0)  # false positives per image at which infected recall is read
+SUSPECTED = 0.05  # P(infected) from which a cell is not plainly healthy
 # A detector alone calls a cell what is more likely than not one; fused cells are called as the expert is shown them.
 THRESHOLDS: Mapping[str, float] = {FUSED: FusionConfig().show_threshold}
 DEFAULT_THRESHOLD = 0.5
@@ -130,7 +130,7 @@ def _average_precisions(
 def _calibration(assigned: Sequence[Assigned], known: Sequence[str]) -> dict[str, Reliability]:
     """Is P(cell) right, and P(infected); and that where infection is not plainly absent ("suspected", harder)?"""
     counted = [image.counted for image in assigned]
-    suspected = [image.counted & (image.infected >= SCORE_FLOOR) for image in assigned]
+    suspected = [image.counted & (image.infected >= SUSPECTED) for image in assigned]
     sick = [image.is_infected() for image in assigned]
     groups = {
         "infected": ([a.infected[keep] for a, keep in zip(assigned, counted, strict=True)], counted, sick),

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from al_loop.metrics import MATCH_IOU, SCORE_FLOOR
+from al_loop.metrics import MATCH_IOU
 from backend.instances import CLASSES, INFECTED_INDEX, Instances
 from backend.overlap import intersection_over_area, iou_matrix
 
 Floats = NDArray[np.float64]
 
 NOTHING = len(CLASSES)  # row: a detection where there is no cell (spurious); column: a cell nobody saw (missed)
-GRID = np.round(np.arange(SCORE_FLOOR, 0.96, 0.05), 2)
+GRID = np.round(np.arange(0.05, 0.96, 0.05), 2)
 
 
 @dataclass(frozen=True)

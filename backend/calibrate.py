@@ -85,7 +85,8 @@ def _fit_odds(mine: Floats, theirs: Floats, hits: Floats) -> tuple[float, float,
 
 
 def _matched(boxes: Instances, truth: Instances, threshold: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    pairs = np.array(match_one_to_one(iou_matrix(boxes.boxes, truth.boxes), threshold), dtype=np.int64).reshape(-1, 2)
+    matched = match_one_to_one(iou_matrix(boxes.boxes, truth.boxes), threshold, (boxes.scores, truth.scores))
+    pairs = np.array(matched, dtype=np.int64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
 
 

@@ -147,7 +147,9 @@ class Pairing(NamedTuple):
 def pair_up(all_cells: Instances, infected: Instances, match_iou: float) -> Pairing:
     """All boxes of both detectors, matched one to one whatever their class."""
     iou = iou_matrix(all_cells.boxes, infected.boxes)
-    pairs = np.array(match_one_to_one(iou, match_iou), dtype=np.int64).reshape(-1, 2)
+    pairs = np.array(match_one_to_one(iou, match_iou, (all_cells.scores, infected.scores)), dtype=np.int64).reshape(
+        -1, 2
+    )
     alone = np.setdiff1d(np.arange(len(all_cells)), pairs[:, 0])
     unseen = np.setdiff1d(np.arange(len(infected)), pairs[:, 1])
     i = np.concatenate([pairs[:, 0], alone, np.full(len(unseen), -1)]).astype(np.int64)

@@ -42,14 +42,19 @@ def intersection_over_area(boxes: NDArray[Any], regions: NDArray[Any]) -> NDArra
     return np.divide(inter, area, out=np.zeros_like(inter), where=area > 0).astype(np.float32)
 
 
-def match_one_to_one(iou: NDArray[Any], threshold: float) -> list[tuple[int, int]]:
+def match_one_to_one(
+    iou: NDArray[Any], threshold: float, scores: tuple[NDArray[Any], NDArray[Any]] | None = None
+) -> list[tuple[int, int]]:
     """Pairs (i, j), each index used once, whose IoU reaches `threshold`, with the largest possible sum of IoU.
 
-    iou: (N, M). Optimal (Hungarian) rather than greedy: in a crowd a greedy choice can leave two cells alone that
-    have a perfectly good partner each. Sorted by i. Pairs below the threshold never buy a better sum elsewhere.
+    iou: (N, M). scores: (N,) and (M,), how sure the boxes are; they then weigh the sum, so that of two boxes on one
+    cell the surer is matched and not the one that happens to fit a little better. Optimal (Hungarian) rather than
+    greedy: in a crowd a greedy choice can leave two cells alone that have a perfectly good partner each. Sorted by i.
+    Pairs below the threshold never buy a better sum elsewhere.
     """
     if iou.size == 0:
         return []
-    allowed = np.where(iou >= threshold, iou, 0.0)
+    worth = iou if scores is None else iou * np.outer(scores[0], scores[1])
+    allowed = np.where(iou >= threshold, worth, 0.0)
     rows, columns = linear_sum_assignment(allowed, maximize=True)
     return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if iou[i, j] >= threshold]

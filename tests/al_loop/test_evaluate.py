@@ -14,6 +14,7 @@ from al_loop.bench import Bench
 from al_loop.context import Loop
 from al_loop.dataset import LabelledCell, LabelledImage
 from al_loop.evaluate import evaluate_candidate, evaluate_pair
+from al_loop.metrics import POOLED
 from al_loop.promote import decide, promote, rollback
 from al_loop.ruler import freeze_ruler
 from backend.credentials import load_credentials
@@ -133,7 +134,7 @@ def test_a_pair_is_scored_on_what_it_fuses() -> None:
     assert seen == [(1, 2), (2, 2)]
     blind = replace(pair, infected=Blind("infected"))  # type: ignore[arg-type]
     report = evaluate_pair(blind, [labelled(1)], lambda image: smear(int(image.sha256)))
-    assert report.value("pooled_infected_ap50") == 0
+    assert report.matches[POOLED].scores.max() < 0.1  # what one detector is silent about is hardly believed
 
 
 def test_difficult_cells_count_neither_way() -> None:
@@ -141,7 +142,7 @@ def test_difficult_cells_count_neither_way() -> None:
     unsure = replace(image, cells=(replace(image.cells[0], label="difficult"), image.cells[1]))
     pair = Pair("p", DiscDetector("all_cells"), DiscDetector("infected"), FusionConfig())  # type: ignore[arg-type]
     report = evaluate_pair(pair, [unsure], lambda image: smear(int(image.sha256)))
-    assert len(report.matches["ring"].scores) == 0
+    assert (report.matches["ring"].scores < 0.05).all()
     assert report.matches["red blood cell"].hits.tolist() == [True]
 
 

@@ -68,5 +68,8 @@ def test_a_set_matches_itself_completely(a: np.ndarray) -> None:
 
 def test_nothing_to_match() -> None:
     assert match_one_to_one(np.zeros((0, 3)), 0.5) == []
+    two_on_one = np.array([[0.8], [0.9]])
+    assert match_one_to_one(two_on_one, 0.5) == [(1, 0)]
+    assert match_one_to_one(two_on_one, 0.5, (np.array([0.9, 0.3]), np.array([1.0]))) == [(0, 0)]  # the surer
     with pytest.raises(ValueError, match="2"):
         match_one_to_one(np.zeros(3), 0.5)
