@@ -128,7 +128,7 @@ def test_the_order_of_the_images_changes_nothing(order: list[int], seed: int) ->
 
 def test_differences_between_views_are_paired() -> None:
     truths, detections, ignore = random_images(2, images=30)
-    blind = [replace(d, probabilities=d.probabilities * np.float32(0.01)) for d in detections]
+    blind = [replace(d, probabilities=d.probabilities * np.float32(1e-4)) for d in detections]
     verdicts = judge(truths, ignore, {"fused": detections, "again": detections, "blind": blind}, resamples=200).verdicts
     number = verdicts["fused"].numbers["pooled_infected_ap50",]
     same = number.minus(verdicts["again"].numbers["pooled_infected_ap50",])
