@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -61,6 +62,7 @@ def of_files(
     report: Path | None,
 ) -> None:
     """A pair of weights on labelled images in a folder; needs neither a home nor a database."""
+    from al_loop.formats.records import PROBLEMS
     from al_loop.judge_files import judge_files, look
     from al_loop.labelled_files import read_labelled
     from al_loop.seen_images import warning
@@ -77,10 +79,9 @@ def of_files(
     if report is not None:
         report.mkdir(parents=True, exist_ok=True)  # better found impossible now than after the work
     pair = load_pair(folder, pick_device(read_settings().device))
-    for problem in problems[:5]:
-        print(f"left out: {problem.kind}: {problem.detail}", file=sys.stderr)
-    if problems:
-        print(f"{len(problems)} problems with the images and annotations, {len(files)} images used", file=sys.stderr)
+    for kind, count in Counter(problem.kind for problem in problems).most_common():
+        example = next(problem.detail for problem in problems if problem.kind == kind)
+        print(f"{count} x {kind} ({PROBLEMS[kind]}), such as {example}", file=sys.stderr)
     with console.progress("evaluating") as advance:
         judged = judge_files(pair, files, views, on_progress=advance)
     shas = {"all_cells_sha256": card.all_cells_sha256, "infected_sha256": card.infected_sha256}

@@ -137,4 +137,4 @@ def test_a_person_may_ask_whatever_the_count_but_only_once(tmp_path: Path, sqlit
         run = runs.get(session, run_id)
         assert (run.status, run.trigger, run.detail) == (RunStatus.queued, "person", {"why": "new stain"})
         assert run.config["steps"] == 7
-    assert training_config(workshop.settings, "infected").rare_share == 0.75
+    assert training_config(workshop.settings, "infected").rare_share == 0.65

@@ -71,7 +71,7 @@ def test_class_weights_scale_the_classifiers_loss_alone(model: CellMaskRCNN) -> 
         doubled = model(images, targets)
     finally:
         model.roi_heads.class_weights = None
-    assert float(doubled["loss_classifier"]) == pytest.approx(2 * float(plain["loss_classifier"]), rel=1e-5)
+    assert doubled["loss_classifier"].item() == pytest.approx(2 * plain["loss_classifier"].item(), rel=1e-5)
     assert float(doubled["loss_mask"]) == float(plain["loss_mask"])
 
 

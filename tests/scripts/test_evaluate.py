@@ -135,8 +135,7 @@ def test_records_left_out_are_told(smears: Path, capsys: pytest.CaptureFixture[s
     (smears / "data" / "images" / "1.png").unlink()
     assert on_files(smears) == 0
     printed = capsys.readouterr()
-    assert "missing image: 1.png" in printed.err
-    assert "2 images used" in printed.err
+    assert "1 x missing image (the annotation file names an image that is not there), such as 1.png" in printed.err
     assert "fused on 2 images" in printed.out
 
 
