@@ -72,7 +72,7 @@ def test_class_weights_scale_the_classifiers_loss_alone(model: CellMaskRCNN) -> 
     finally:
         model.roi_heads.class_weights = None
     assert doubled["loss_classifier"].item() == pytest.approx(2 * plain["loss_classifier"].item(), rel=1e-5)
-    assert float(doubled["loss_mask"]) == float(plain["loss_mask"])
+    assert doubled["loss_mask"].item() == plain["loss_mask"].item()
 
 
 def test_losses_from_the_trunks_maps_are_the_losses(model: CellMaskRCNN) -> None:
