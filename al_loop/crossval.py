@@ -5,9 +5,7 @@ All that a process writes lies in OUT/fold-K and bears its role's name, so folds
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +17,7 @@ from al_loop.crossval_folds import VALIDATION_SHARE, Fold, Source, make_fold
 from al_loop.crossval_views import SeenImage, load_views, save_views
 from al_loop.dataset import content_hash
 from al_loop.labelled_files import LabelledFile, read_labelled, training_samples
-from al_loop.rendered import write_coco_folder
+from al_loop.rendered import write_coco_folder, write_once
 from al_loop.train import CHECKPOINT, WEIGHTS, Progress, train
 from al_loop.train_config import TrainingConfig
 from al_loop.train_model import FEATURES, FrozenTrunk
@@ -182,17 +180,7 @@ def look(
 def rendered_fields(out: Path, count: int) -> Path:
     """A folder of rendered fields below `out`, made at the first call; processes may ask at once."""
     folder = out / f"rendered-{count}"
-    if folder.exists():
-        return folder
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out) as temporary:
-        made = write_coco_folder(Path(temporary) / "fields", count, RENDERED_SEED)
-        try:
-            os.rename(made, folder)
-        except OSError:  # another process was first; the same seed, hence the same fields
-            if not folder.exists():
-                raise
-    return folder
+    return write_once(folder, lambda fields: write_coco_folder(fields, count, RENDERED_SEED))
 
 
 def _recipe(plan: CrossValidation, fold: Fold, config: TrainingConfig) -> dict[str, Any]:

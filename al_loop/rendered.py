@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,3 +108,18 @@ def _annotation(number: int, image: int, label: str, box: Any) -> dict[str, Any]
         "area": (x2 - x1) * (y2 - y1),
         "iscrowd": 0,
     }
+
+
+def write_once(folder: Path, write: Callable[[Path], Path]) -> Path:
+    """A folder of fields, made by `write` at the first call and whole when it appears; processes may ask at once."""
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        made = write(Path(temporary) / "fields")
+        try:
+            os.rename(made, folder)
+        except OSError:  # another process was first; the same seed, hence the same fields
+            if not folder.exists():
+                raise
+    return folder

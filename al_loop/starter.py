@@ -8,9 +8,7 @@ the images is kept for it.
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +19,7 @@ from al_loop.crossval_folds import Fold, Source, make_fold
 from al_loop.crossval_views import SeenImage, load_views, save_views
 from al_loop.labelled_files import LabelledFile, read_labelled, training_samples
 from al_loop.recipe import recipe
-from al_loop.rendered import write_training_fields
+from al_loop.rendered import write_once, write_training_fields
 from al_loop.starter_card import BBBC041, write_card
 from al_loop.train import WEIGHTS, Progress, train
 from al_loop.train_config import TrainingConfig
@@ -164,19 +162,10 @@ def write_rendered(plan: StarterPlan, count: int, report: Report = _silent) -> P
     if not count:
         return None
     folder = plan.out / f"rendered-{count}-{plan.seed}"
-    if folder.exists():
-        return folder
-    plan.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=plan.out) as temporary:
-        made = write_training_fields(
-            Path(temporary) / "fields", count, RENDERED_SEED + plan.seed, lambda a, b: report(a, b, "rendering")
-        )
-        try:
-            os.rename(made, folder)
-        except OSError:  # another process was first; the same seed, hence the same fields
-            if not folder.exists():
-                raise
-    return folder
+    seed = RENDERED_SEED + plan.seed
+    return write_once(
+        folder, lambda fields: write_training_fields(fields, count, seed, lambda a, b: report(a, b, "rendering"))
+    )
 
 
 def train_role(plan: StarterPlan, role: str, files: Sequence[LabelledFile], report: Report = _silent) -> Path:
