@@ -28,7 +28,6 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             groups.setdefault((name.startswith(TRUNKS), parameter.ndim > 1), []).append(parameter)
-    on_gpu = next(model.parameters()).device.type == "cuda"
     return torch.optim.AdamW(
         [
             {
@@ -39,7 +38,7 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
             for (in_trunk, decays), parameters in groups.items()
         ],
         lr=config.learning_rate,
-        fused=True if on_gpu else None,
+        fused=next(model.parameters()).device.type in ("cpu", "cuda", "mps") or None,
     )
 
 

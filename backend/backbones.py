@@ -6,7 +6,8 @@ Batch norm is frozen in both: fields come two at a time, far too few for batch s
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 from urllib.error import URLError
 
@@ -27,6 +28,7 @@ LITE_NAME = "tf_efficientnet_lite0"
 LITE_TENSORS = 296
 # Strides 8, 16, 32: a cell is 40 to 110 px at short side 640, so stride 8 already gives it 5 to 14 positions.
 LITE_STAGES = (2, 3, 4)
+LITE_FROZEN = 2  # stages, after the stem, that stay as ImageNet left them
 # What a trunk's tensors are called in a detector's weight file, for the presets lite and resnet50.
 TRUNKS = ("backbone.trunk.", "backbone.module.body.")
 _CLASSIFIER = ("conv_head.", "bn2.", "classifier.")
@@ -60,7 +62,10 @@ class LiteBackbone(nn.Module):
     """EfficientNet-Lite0 with a feature pyramid: (B, 3, h, w) -> {"0": stride 8, "1": 16, "2": 32}, float32.
 
     The stem and the first two stages stay as ImageNet left them: edges and colours need no retraining.
+    front: another way to compute those, where there is a faster one (see `frozen_front`); None: as they are.
     """
+
+    front: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, out_channels: int, pretrained: bool) -> None:
         super().__init__()
@@ -70,15 +75,30 @@ class LiteBackbone(nn.Module):
             trunk.load_state_dict(state, strict=True)
         channels = trunk.feature_info.channels()
         trunk = freeze_batch_norm_2d(trunk)
-        for part in (trunk.conv_stem, trunk.blocks[0], trunk.blocks[1]):
+        for part in (trunk.conv_stem, *trunk.blocks[:LITE_FROZEN]):
             part.requires_grad_(False)
-        self.trunk: nn.Module = trunk
+        self.trunk: Any = trunk
         self.pyramid = FeaturePyramidNetwork(channels, out_channels, norm_layer=_group_norm)
         self.out_channels = out_channels
 
     def trunk_levels(self, images: Tensor) -> list[Tensor]:
         """What the trunk makes of images (B, 3, h, w): maps (B, C, h / stride, w / stride), finest first."""
-        return list(self.trunk(images))
+        if self.front is None:
+            return list(self.trunk(images))
+        levels, x = [], self.front(images)
+        wanted = [level["stage"] for level in self.trunk.feature_info.get_dicts()]
+        for number, stage in enumerate(self.trunk.blocks[LITE_FROZEN:], start=LITE_FROZEN + 1):
+            x = stage(x)
+            if number in wanted:
+                levels.append(x)
+        return levels
+
+    def frozen_front(self) -> nn.Sequential:
+        """A copy of what no training changes, batch norms folded: (B, 3, h, w) -> (B, 24, h / 4, w / 4)."""
+        front = nn.Sequential(self.trunk.conv_stem, self.trunk.bn1, *self.trunk.blocks[:LITE_FROZEN])
+        front = deepcopy(front).eval()
+        fold_batch_norm(front)
+        return front
 
     def features_of(self, levels: Sequence[Tensor]) -> dict[str, Tensor]:
         """The pyramid over the trunk's maps."""
