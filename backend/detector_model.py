@@ -154,8 +154,7 @@ class CellHeads(RoIHeads):
         for index, (boxes, target) in enumerate(zip(candidates, targets, strict=True)):
             unknown = unknown_truth(boxes, target, sizes[index], self.rules)
             labels[index] = torch.where(unknown & (labels[index] == 0), IGNORED, labels[index])
-        largest = max(height * width for height, width in sizes)
-        self.fg_bg_sampler.batch_size_per_image = max(LEAST_SAMPLES, largest // SAMPLE_PX**2)
+        self.fg_bg_sampler.counts = [max(LEAST_SAMPLES, height * width // SAMPLE_PX**2) for height, width in sizes]
         chosen = self.subsample(labels)
         return (
             [boxes[index] for boxes, index in zip(candidates, chosen, strict=True)],

@@ -18,9 +18,11 @@ class SeededSampler(BalancedPositiveNegativeSampler):
     """torchvision's sampler of positives and negatives, with one seed per image.
 
     seeds: one per image of the next call; None or an image without one: torch's global generator.
+    counts: how many to draw from each image of the next call; None: `batch_size_per_image` from each.
     """
 
     seeds: Sequence[int | None] | None = None
+    counts: Sequence[int] | None = None
 
     def take_seeds(self, targets: Sequence[Mapping[str, Tensor]]) -> None:
         """The seeds of these targets' images: the optional entry "seed" of each, a scalar int64 on the CPU."""
@@ -33,11 +35,9 @@ class SeededSampler(BalancedPositiveNegativeSampler):
         for index, labels in enumerate(matched_idxs):
             generator = self.generator(index, labels.device)
             positive, negative = torch.where(labels >= 1)[0], torch.where(labels == 0)[0]
-            wanted = min(int(self.batch_size_per_image * self.positive_fraction), len(positive))
-            for found, count, masks in (
-                (positive, wanted, positives),
-                (negative, self.batch_size_per_image - wanted, negatives),
-            ):
+            total = self.batch_size_per_image if self.counts is None else self.counts[index]
+            wanted = min(int(total * self.positive_fraction), len(positive))
+            for found, count, masks in ((positive, wanted, positives), (negative, total - wanted, negatives)):
                 chosen = torch.randperm(len(found), device=labels.device, generator=generator)[:count]
                 masks.append(torch.zeros_like(labels, dtype=torch.uint8).index_fill_(0, found[chosen], 1))
         return positives, negatives

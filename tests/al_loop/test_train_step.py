@@ -19,6 +19,7 @@ from al_loop.train_config import CLASS_WEIGHTS, class_weights
 from al_loop.train_images import load_images
 from al_loop.train_model import losses_on, start_model
 from al_loop.train_step import MovingAverage, gradients
+from backend.backbones import LITE_FROZEN
 from backend.errors import OutOfMemory
 from backend.instances import role_classes
 from tests.al_loop.tiny_training import TINY, one_thread, two_fields
@@ -147,7 +148,8 @@ def test_the_trunk_computes_with_channels_last(samples: list[TrainingSample]) ->
     assert images[0].permute(1, 2, 0).is_contiguous()
     assert targets[0]["masks"].shape[1:] == images[0].shape[1:]
     inner: list[Tensor] = []
-    first = next(module for module in model.backbone.trunk.modules() if isinstance(module, nn.Conv2d))
+    learned = model.backbone.trunk.blocks[LITE_FROZEN]
+    first = next(module for module in learned.modules() if isinstance(module, nn.Conv2d))
     first.register_forward_hook(lambda module, args, output: inner.append(output))
     with torch.no_grad():
         model.backbone(model.transform(images)[0].tensors)

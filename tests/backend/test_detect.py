@@ -251,7 +251,7 @@ def _train(model: CellMaskRCNN, steps: int) -> list[float]:
 def test_it_learns_to_find_cells() -> None:
     config = DetectorConfig(short_side=192, max_side=192, nms_iou=0.8)
     model = build_detector(config)
-    totals = _train(model, 20)
+    totals = _train(model, 30)
     assert np.mean(totals[-3:]) < 0.5 * np.mean(totals[:3])
     image, boxes, _ = _smear(10_000)
     found = Detector(config, model).detect(image)

@@ -31,3 +31,22 @@ def test_every_convolution_and_activation_is_fused() -> None:
     fuse_convolutions(backbone)
     assert not any(isinstance(part, nn.Conv2d | nn.ReLU6) for part in backbone.modules())
     assert sum(isinstance(part, FusedConvolution) for part in backbone.modules()) == convolutions > 40
+
+
+def test_what_no_training_changes_gives_the_same_maps_and_takes_no_gradient() -> None:
+    torch.manual_seed(0)
+    backbone = LiteBackbone(64, pretrained=True).train()
+    names = set(backbone.state_dict())
+    image = (torch.rand(2, 3, 64, 96) * 2 - 1).contiguous(memory_format=torch.channels_last)
+    before = backbone.trunk_levels(image)
+    front = backbone.frozen_front()
+    fuse_convolutions(front)
+    backbone.front = torch.no_grad()(front.forward)
+    after = backbone.trunk_levels(image)
+    for ours, theirs in zip(after, before, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    assert set(backbone.state_dict()) == names
+    after[-1].sum().backward()
+    learned = {name for name, value in backbone.trunk.named_parameters() if value.grad is not None}
+    assert learned == {name for name, value in backbone.trunk.named_parameters() if value.requires_grad}
+    assert not any(name.startswith(("conv_stem", "blocks.0", "blocks.1")) for name in learned)

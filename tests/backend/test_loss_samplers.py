@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
 from backend.detect import DetectorConfig, build_detector
-from backend.detector_model import CellMaskRCNN
+from backend.detector_model import LEAST_SAMPLES, SAMPLE_PX, CellMaskRCNN
 from backend.loss_samplers import SeededSampler, equal_shares
 
 SIDE = 96
@@ -82,6 +83,27 @@ def test_losses_from_the_trunks_maps_are_the_losses(model: CellMaskRCNN) -> None
     again = model.losses_from_levels(levels, (SIDE, SIDE), [(SIDE, SIDE)] * 2, targets)
     for name, value in model(images, targets).items():
         assert float(again[name]) == pytest.approx(float(value), rel=1e-5), name
+
+
+class CountingSampler(SeededSampler):
+    """Remembers how many boxes it drew from each image."""
+
+    drawn: ClassVar[list[int]] = []
+
+    def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        found = super().__call__(matched_idxs)
+        self.drawn.extend(int((positive + negative).sum()) for positive, negative in zip(*found, strict=True))
+        return found
+
+
+def test_a_larger_image_teaches_from_more_boxes(model: CellMaskRCNN, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = CountingSampler(LEAST_SAMPLES, 0.25)
+    monkeypatch.setattr(model.roi_heads, "fg_bg_sampler", sampler)
+    images, targets = batch(2)
+    images[1] = torch.rand(3, 480, 640, generator=torch.Generator().manual_seed(1))
+    targets[1]["masks"] = torch.zeros(2, 480, 640, dtype=torch.uint8)
+    model(images, targets)
+    assert sampler.drawn == [LEAST_SAMPLES, 480 * 640 // SAMPLE_PX**2]
 
 
 def test_an_image_with_nothing_drawn_counts_as_zero() -> None:
