@@ -25,6 +25,7 @@ from al_loop.train_provenance import environment
 from backend.detect import Detector, load_detector, pick_device
 from backend.errors import NoTrainedModel, SettingRefused
 from backend.images import read_image
+from backend.pairs import read_card, weights_name
 from backend.store import sha256_of
 
 Report = Callable[[int, int, str], None]  # done, total, a word on what is being done
@@ -42,6 +43,7 @@ class CrossValidation:
     train_on: folders among `data` that are trained on (default: all; every one is tested on). rendered: how many
     rendered fields each training gets in addition. settings: "name=value" put over the recipe.
     shared_trunk: `infected` takes over the trunk of the fold's `all_cells`, frozen.
+    base: folder of a pair whose weights training begins with, which must not have learned from any of these images.
     """
 
     data: tuple[Path, ...]
@@ -52,13 +54,16 @@ class CrossValidation:
     rendered: int = 0
     settings: tuple[str, ...] = ()
     shared_trunk: bool = False
+    base: Path | None = None
     validation_share: float = VALIDATION_SHARE
     device: str = "auto"
 
     def config(self, role: str, number: int) -> TrainingConfig:
         """The recipe of one training. Raises SettingRefused, NoTrainedModel when the trunk to share is not there."""
         config = overrule(crossval_config(role, self.steps), self.settings)
-        trunk = self.trunk(role, number)
+        trunk, base = self.trunk(role, number), self.base_weights(role)
+        if base is not None:
+            config = replace(config, base=sha256_of(base))
         return config if trunk is None else replace(config, trunk=sha256_of(trunk.weights))
 
     def trunk(self, role: str, number: int) -> FrozenTrunk | None:
@@ -69,6 +74,10 @@ class CrossValidation:
         if not weights.exists():
             raise NoTrainedModel(f"--shared-trunk: expected {weights}, found none; train all_cells of this fold first")
         return FrozenTrunk(weights)
+
+    def base_weights(self, role: str) -> Path | None:
+        """The weight file this role's trainings begin with, if any."""
+        return None if self.base is None else self.base / weights_name(role)
 
     def folder(self, number: int, role: str) -> Path:
         """Where one training keeps its checkpoint and weights."""
@@ -108,6 +117,7 @@ def train_folds(
     if bad := [number for number in numbers if not 0 <= number < plan.folds]:
         raise SettingRefused(f"--fold: expected numbers from 0 to {plan.folds - 1}, got {bad[0]}")
     sources = read_sources(plan.data)
+    require_unseen(plan, sources)
     chosen = None
     if plan.train_on is not None:
         by_folder = {folder.resolve(): source.name for folder, source in zip(plan.data, sources, strict=True)}
@@ -119,6 +129,20 @@ def train_folds(
         fold = make_fold(sources, number, plan.folds, train_on=chosen, validation_share=plan.validation_share)
         written += [train_fold(plan, fold, role, report) for role in roles]
     return written
+
+
+def require_unseen(plan: CrossValidation, sources: Sequence[Source]) -> None:
+    """Raise SettingRefused when the base has learned from an image that some fold will hold out."""
+    if plan.base is None:
+        return
+    if plan.shared_trunk:
+        raise SettingRefused("--base: expected no --shared-trunk beside it: its heads belong to its own trunk")
+    seen = set(read_card(plan.base).about.get("trained_on", ()))
+    if known := sum(file.labelled.sha256 in seen for source in sources for file in source.files):
+        raise SettingRefused(
+            f"--base {plan.base}: expected weights that never saw these images, they learned from {known} of them; "
+            "leave those out of --data"
+        )
 
 
 def train_fold(plan: CrossValidation, fold: Fold, role: str, report: Report = _silent) -> Path:
@@ -147,7 +171,9 @@ def train_fold(plan: CrossValidation, fold: Fold, role: str, report: Report = _s
         report(progress.step, progress.steps, f"{title}: {progress.in_words()}")
 
     trunk = plan.trunk(role, fold.number)
-    trained = train(config, samples, out=folder, on_progress=tell, device=device, trunk=trunk)
+    trained = train(
+        config, samples, out=folder, on_progress=tell, device=device, trunk=trunk, base=plan.base_weights(role)
+    )
     assert trained is not None  # nobody asked it to stop
     detector = load_detector(trained.weights_path, trained.sha256, device)
     about = {

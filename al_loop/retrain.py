@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from al_loop.context import Loop
 from al_loop.dataset import DatasetManifest, samples, snapshot
@@ -14,7 +15,10 @@ from al_loop.train_config import TrainingConfig
 from al_loop.train_distributed import current_ranks, joined
 from al_loop.train_model import FrozenTrunk
 from al_loop.train_provenance import environment
+from backend.checkpoints import load_weights
 from backend.detect import DetectorConfig, pick_device
+from backend.errors import NoTrainedModel
+from backend.pairs import STARTER, read_card, weights_name
 from backend.settings import Settings
 from backend.store import weights_file
 from db import runs, versions
@@ -59,6 +63,32 @@ def chosen_trunk(loop: Loop, config: TrainingConfig) -> tuple[TrainingConfig, Fr
     return replace(config, trunk=serving.weights_sha256), FrozenTrunk(weights, folder, loop.settings.trunk_cache_bytes)
 
 
+def chosen_base(loop: Loop, config: TrainingConfig) -> tuple[TrainingConfig, Path | None]:
+    """The configuration with what training begins from: the starter weights of its role, where they fit, or nothing.
+
+    Always the same ones, never what serves now: a candidate learns from all labels afresh (warm starts from version to
+    version generalise worse: Ash and Adams, arXiv 1910.08475).
+    """
+    role = config.detector.role
+    if config.trunk is not None or loop.settings.train_from == "scratch":
+        return config, None
+    try:
+        card = read_card(STARTER)
+    except NoTrainedModel:
+        return config, None
+    sha256 = {"all_cells": card.all_cells_sha256, "infected": card.infected_sha256}[role]
+    stored = loop.store.put_file("weights", STARTER / weights_name(role))
+    path = loop.store.path(stored.file)
+    if load_weights(path, sha256)[1].get("detector", {}).get("preset") != config.detector.preset:
+        return config, None
+    return replace(config, base=sha256), path
+
+
+def seen_by_base(config: TrainingConfig) -> dict[str, list[str]]:
+    """{"trained_on": sha256 of the images that the base had learned from}; nothing without one."""
+    return {} if config.base is None else {"trained_on": sorted(read_card(STARTER).about.get("trained_on", []))}
+
+
 def train_run(
     loop: Loop, run_id: int, on_progress: Callable[[Progress], None] = lambda progress: None
 ) -> tuple[TrainingConfig, DatasetManifest, TrainedModel]:
@@ -69,6 +99,7 @@ def train_run(
     """
     manifest = take_snapshot(loop, run_id)
     config, trunk = chosen_trunk(loop, training_config(loop.settings, manifest.role))
+    config, base = chosen_base(loop, config)
     alive = True
 
     def report(progress: Progress) -> None:
@@ -86,6 +117,7 @@ def train_run(
             should_stop=lambda: not alive,
             device=device,
             trunk=trunk,
+            base=base,
             about={"manifest_sha256": manifest.sha256},
         )
     if trained is None:
@@ -110,7 +142,7 @@ def retrain(loop: Loop, run_id: int, on_progress: Callable[[Progress], None] = l
             role=manifest.role,
             weights_sha256=stored.sha256,
             config=config.to_json(),
-            manifest=manifest.to_json(),
+            manifest=manifest.to_json() | seen_by_base(config),
             manifest_sha256=manifest.sha256,
             environment=used | {"seed": config.seed, "loss": trained.loss, "seconds": trained.seconds},
         ).id

@@ -72,18 +72,19 @@ def train(
     device: torch.device | str = "cpu",
     on_images: OnImages = lambda done, total: None,
     trunk: FrozenTrunk | None = None,
+    base: Path | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> TrainedModel | None:
     """Train a detector on the samples and write its weights into `out`; None when told to stop before the end.
 
     Goes on from the checkpoint in `out` if that stems from the same configuration and samples. on_images(done, total)
-    while images are decoded. trunk: needed when the configuration names one. about: kept in the weight file.
+    while images are decoded. trunk, base: needed when the configuration names one. about: kept in the weight file.
     Raises NotEnoughData without a single cell to learn, TrainingDiverged on a non-finite loss, OutOfMemory.
     """
     require_cells(config, samples)
     ranks, device = current_ranks(), torch.device(device)
     out.mkdir(parents=True, exist_ok=True)
-    model = start_model(config, samples, trunk, device)
+    model = start_model(config, samples, trunk, device, base)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer, average = make_optimizer(model, config), MovingAverage(model)
     identity = training_identity(config, samples)

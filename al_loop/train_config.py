@@ -36,6 +36,7 @@ class TrainingConfig:
     class_balance: float = 0.0  # the classifier's loss weighs a class by its frequency to minus this; 0: all alike
     learning_rate: float = 1e-3  # AdamW, for pyramid and heads
     trunk_rate: float = 0.3  # the pretrained trunk learns at this share of it
+    base: str | None = None  # sha256 of the detector that training begins with; None: pretrained trunk, new heads
     trunk: str | None = None  # sha256 of the weight file whose trunk is taken as it is; None: an own one learns
     views: int = 4  # with a frozen trunk: how many crops there are around each rare cell
     weight_decay: float = 1e-2

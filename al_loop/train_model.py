@@ -15,7 +15,7 @@ from al_loop.train_config import TrainingConfig, class_weights
 from al_loop.train_step import Losses
 from al_loop.trunk_features import TrunkFeatures, losses_from_features
 from backend.backbones import TRUNKS, LiteBackbone
-from backend.checkpoints import load_weights
+from backend.checkpoints import load_strictly, load_weights
 from backend.detect import build_detector
 from backend.detector_model import CellMaskRCNN
 from backend.errors import WeightsCorrupt
@@ -39,11 +39,19 @@ class FrozenTrunk:
 
 
 def start_model(
-    config: TrainingConfig, samples: Sequence[TrainingSample], trunk: FrozenTrunk | None, device: torch.device
+    config: TrainingConfig,
+    samples: Sequence[TrainingSample],
+    trunk: FrozenTrunk | None,
+    device: torch.device,
+    base: Path | None = None,
 ) -> CellMaskRCNN:
-    """The detector as it is before the first step, in training mode."""
+    """The detector as it is before the first step, in training mode. base: the weights that `config.base` names."""
     torch.manual_seed(config.seed)
-    model = build_detector(config.detector, pretrained=True)
+    model = build_detector(config.detector, pretrained=config.base is None)
+    if config.base is not None:
+        if base is None:
+            raise ValueError("a configuration with a base: expected where its weights are, got None")
+        load_strictly(model, load_weights(base, config.base)[0], base.name)
     if config.trunk is not None:
         if trunk is None:
             raise ValueError("a configuration with a trunk: expected where its weights are, got None")

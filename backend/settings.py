@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     train_batch: int | None = Field(default=None, ge=1, description="crops in memory at a time")
     train_accumulate: int = Field(default=1, ge=1, description="batches that one step adds up, where memory is small")
     train_crop: int | None = Field(default=None, ge=0, description="px of a crop at that size; 0: whole fields")
+    # The starter weights, where they fit the preset, or the trunk's ImageNet or COCO weights with new heads.
+    train_from: Literal["starter", "scratch"] = "starter"
     # Frozen and taken from the serving all_cells, it runs once per image for both, and retrainings reuse its features.
     infected_trunk: Literal["shared", "own"] = "own"
     trunk_cache_bytes: int = Field(default=4 * 1024**3, ge=0, description="room for a shared trunk's features")

@@ -44,6 +44,7 @@ def train(
     shared_trunk: Annotated[
         bool, typer.Option("--shared-trunk", help="infected keeps the trunk of the fold's all_cells.")
     ] = False,
+    base: Annotated[Path | None, typer.Option(help="Folder of a pair to begin with, e.g. backend/starter.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE over the recipe, e.g. crop=448; may be repeated.")
     ] = None,
@@ -65,6 +66,7 @@ def train(
         rendered=rendered,
         settings=tuple(settings or ()),
         shared_trunk=shared_trunk,
+        base=base,
         validation_share=validation,
         device=device,
     )

@@ -13,8 +13,11 @@ from al_loop.crossval_folds import make_fold
 from al_loop.crossval_views import load_views
 from al_loop.rendered import write_coco_folder
 from al_loop.train import CHECKPOINT, WEIGHTS
+from backend.checkpoints import load_weights
 from backend.detect import load_detector
 from backend.errors import NoTrainedModel, SettingRefused
+from backend.fuse import FusionConfig
+from backend.pairs import save_pair
 
 SETTINGS = (
     *("short_side=96", "max_side=128", "crop=64", "detections_per_image=20", "proposals=40"),
@@ -120,6 +123,26 @@ def test_what_cannot_be_meant_is_said(smears: Path, tmp_path: Path) -> None:
         train_folds(plan_of(smears, tmp_path), [3], ["infected"])
     with pytest.raises(NoTrainedModel, match=r"--shared-trunk: expected .* train all_cells of this fold first"):
         train_folds(plan_of(smears, tmp_path, shared_trunk=True), [0], ["infected"])
+
+
+def test_training_can_begin_with_a_pair_that_never_saw_these_images(smears: Path, tmp_path: Path) -> None:
+    plan = plan_of(smears, tmp_path / "first", steps=1)
+    train_folds(plan, [0], ["all_cells", "infected"])
+    weights = [plan.folder(0, role) / WEIGHTS for role in ("all_cells", "infected")]
+    unseen, seen = tmp_path / "unseen", tmp_path / "seen"
+    card = save_pair(unseen, *weights, FusionConfig(), "unseen", {"trained_on": ["0" * 64]})
+    known = read_sources([smears])[0].files[0].labelled.sha256
+    save_pair(seen, *weights, FusionConfig(), "seen", {"trained_on": [known]})
+
+    still = plan_of(smears, tmp_path / "out", steps=1, base=unseen, settings=(*SETTINGS, "learning_rate=1e-12"))
+    (written,) = train_folds(still, [0], ["infected"])
+    assert load_views(written)[1]["recipe"]["config"]["base"] == card.infected_sha256
+    begun, first = (load_weights(p.folder(0, "infected") / WEIGHTS)[0] for p in (still, plan))
+    assert all(torch.allclose(value, first[name], atol=1e-3) for name, value in begun.items())
+    with pytest.raises(SettingRefused, match="learned from 1 of them"):
+        train_folds(plan_of(smears, tmp_path / "other", base=seen), [0], ["infected"])
+    with pytest.raises(SettingRefused, match="no --shared-trunk beside it"):
+        train_folds(plan_of(smears, tmp_path / "other", base=unseen, shared_trunk=True), [0], ["infected"])
 
 
 def test_rendered_fields_are_made_once(tmp_path: Path) -> None:

@@ -13,10 +13,21 @@ import torch
 from al_loop.context import Loop
 from al_loop.import_images import import_images
 from al_loop.rendered import write_coco_folder
-from al_loop.retrain import RunCancelled, chosen_trunk, clean_up, retrain, take_snapshot, training_config
+from al_loop.retrain import (
+    RunCancelled,
+    chosen_base,
+    chosen_trunk,
+    clean_up,
+    retrain,
+    take_snapshot,
+    training_config,
+)
+from al_loop.seen_images import trained_on
 from al_loop.train import WEIGHTS, Progress
+from al_loop.train_model import start_model
 from backend.checkpoints import load_weights
 from backend.detect import build_detector, load_detector, save_detector
+from backend.pairs import read_card
 from backend.store import weights_file
 from db import images, runs, versions
 from db.migrate import upgrade
@@ -78,7 +89,11 @@ def test_repeated_after_its_end_it_gives_the_same_version_and_only_success_tidie
         [version] = versions.versions(session)
         run = runs.get(session, run_id)
     assert version.status == "candidate"
-    assert version.config == json.loads(json.dumps(training_config(loop.settings, "infected").to_json()))
+    config, base = chosen_base(loop, training_config(loop.settings, "infected"))
+    assert base is not None
+    assert version.config == json.loads(json.dumps(config.to_json()))
+    assert version.config["base"] == read_card().infected_sha256
+    assert trained_on(version) > set(read_card().about["trained_on"])
     assert version.manifest_sha256 == take_snapshot(loop, run_id).sha256
     used = {"device", "threads", "processes", "python", "cellloop", "torch", "seed", "loss", "seconds"}
     assert used <= set(version.environment)
@@ -94,6 +109,31 @@ def test_repeated_after_its_end_it_gives_the_same_version_and_only_success_tidie
     clean_up(loop, run_id)
     assert not loop.run_folder(run_id).exists()
     clean_up(loop, run_id)
+
+
+def test_training_begins_with_the_starter_weights_where_they_fit(loop: Loop) -> None:
+    for role, sha256 in (("all_cells", read_card().all_cells_sha256), ("infected", read_card().infected_sha256)):
+        config, base = chosen_base(loop, training_config(loop.settings, role))
+        assert config.base == sha256
+        assert base is not None
+        model = start_model(config, [], None, torch.device("cpu"), base)
+        stored, _ = load_weights(base)
+        assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
+    plain = training_config(loop.settings, "infected")
+    scratch = replace(loop, settings=loop.settings.model_copy(update={"train_from": "scratch"}))
+    assert chosen_base(scratch, plain) == (plain, None)
+    large = replace(plain, detector=replace(plain.detector, preset="resnet50"))
+    assert chosen_base(loop, large) == (large, None)
+    sharing = replace(plain, trunk="0" * 64)
+    assert chosen_base(loop, sharing) == (sharing, None), "heads of another trunk"
+
+
+def test_without_starter_weights_training_begins_with_the_pretrained_trunk(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("al_loop.retrain.STARTER", tmp_path / "none")
+    plain = training_config(loop.settings, "infected")
+    assert chosen_base(loop, plain) == (plain, None)
 
 
 def test_a_shared_trunk_is_that_of_the_all_cells_version_that_serves(loop: Loop) -> None:
