@@ -48,7 +48,7 @@ def shown(number: Number | None, intervals: bool) -> str:
 
 def tell(comparison: Comparison, intervals: bool = True) -> str:
     """All tables of a comparison: sources first, then all images pooled."""
-    scored, folds = len(comparison.fusions), comparison.folds
+    scored, folds = len(comparison.scored()), comparison.folds
     lines = [
         f"{scored} of {folds} folds; fusion fitted on: {comparison.fit}. 95 % intervals from resampling images.",
         "",

@@ -44,11 +44,14 @@ class FoldViews:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows on all tables. fusions: by fold. tables: by source, and `ALL` when there are several."""
+    """All rows on all tables. fusions: by fold and source, or `ALL` where one serves every source.
+
+    tables: by source, and `ALL` when there are several.
+    """
 
     folds: int  # of the protocol
     fit: str
-    fusions: Mapping[int, FusionConfig]
+    fusions: Mapping[tuple[int, str], FusionConfig]
     tables: Mapping[str, Judgement]
 
     def differences(self, table: str) -> dict[Key, dict[str, Number]]:
@@ -63,12 +66,19 @@ class Comparison:
             for key in COMPARED
         }
 
+    def scored(self) -> list[int]:
+        """The folds that were."""
+        return sorted({number for number, _ in self.fusions})
+
     def to_json(self) -> dict[str, Any]:
         return {
             "folds": self.folds,
-            "folds_scored": sorted(self.fusions),
+            "folds_scored": self.scored(),
             "fit": self.fit,
-            "fusions": {str(number): config.to_json() for number, config in self.fusions.items()},
+            "fusions": {
+                str(number) if source == ALL else f"{number} {source}": config.to_json()
+                for (number, source), config in self.fusions.items()
+            },
             "tables": {
                 name: {
                     **judgement.to_json(),
@@ -125,16 +135,27 @@ def _paired(folder: Path, all_cells: list[SeenImage], infected: list[SeenImage])
     return list(zip(all_cells, infected, strict=True))
 
 
-def score(out: Path, *, fit: str = "validation", resamples: int = 1000, seed: int = 0) -> Comparison:
+def score(
+    out: Path, *, fit: str = "validation", by_source: bool = False, resamples: int = 1000, seed: int = 0
+) -> Comparison:
     """Judge our fusion and its competitors on all folds that are finished.
 
     fit: where the fusion of a fold is fitted: on its validation images, on what the other folds' detectors saw in the
-    images held out from them, or nowhere. Raises NotEnoughData.
+    images held out from them, or nowhere. by_source: one fusion for each source, as each laboratory fits its own.
+    Raises NotEnoughData.
     """
     folds, count = read_folds(out)
-    fusions = {fold.number: _fitted(fold, folds, fit) for fold in folds}
-    images = [(first, second, fusions[fold.number]) for fold in folds for first, second in fold.held_out]
-    sources = sorted({first.source for first, _, _ in images})
+    sources = sorted({first.source for fold in folds for first, _ in fold.held_out})
+    fusions = {
+        (fold.number, part): _fitted(fold, folds, fit, part)
+        for fold in folds
+        for part in (sources if by_source else [ALL])
+    }
+    images = [
+        (first, second, fusions[fold.number, first.source if by_source else ALL])
+        for fold in folds
+        for first, second in fold.held_out
+    ]
     parts = {name: [row for row in images if row[0].source == name] for name in sources}
     if len(sources) > 1:
         parts[ALL] = images
@@ -146,7 +167,7 @@ def score(out: Path, *, fit: str = "validation", resamples: int = 1000, seed: in
         tables[name] = judge(
             truths, ignore, views, thresholds=thresholds, resamples=resamples, seed=seed, every_interval=False
         )
-    return Comparison(count, fit, fusions, tables)
+    return Comparison(count, f"{fit}, each source by itself" if by_source else fit, fusions, tables)
 
 
 def rows_of(images: Sequence[tuple[SeenImage, SeenImage, FusionConfig]]) -> dict[str, list[Instances]]:
@@ -157,7 +178,7 @@ def rows_of(images: Sequence[tuple[SeenImage, SeenImage, FusionConfig]]) -> dict
     return found
 
 
-def _fitted(fold: FoldViews, folds: Sequence[FoldViews], fit: str) -> FusionConfig:
+def _fitted(fold: FoldViews, folds: Sequence[FoldViews], fit: str, source: str) -> FusionConfig:
     if fit not in FITS:
         raise ValueError(f"fit: expected one of {FITS}, got {fit!r}")
     looks = fold.validation
@@ -168,5 +189,7 @@ def _fitted(fold: FoldViews, folds: Sequence[FoldViews], fit: str) -> FusionConf
             f"fold {fold.number}: expected detections of validation images, it was trained without any; "
             "fit on the other folds instead: --fit other-folds"
         )
-    views: list[View] = [(first.seen, second.seen, first.truth) for first, second in looks]
+    views: list[View] = [
+        (first.seen, second.seen, first.truth) for first, second in looks if source in (ALL, first.source)
+    ]
     return FusionConfig() if fit == "none" else fit_fusion(views)

@@ -98,7 +98,11 @@ def score(
     as_json: Annotated[Path | None, typer.Option("--json", help="Write every number to this file.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the tables with intervals to this file.")] = None,
     fit: Annotated[Fit, typer.Option(help="What a fold's fusion is fitted on.")] = Fit.validation,
+    by_source: Annotated[bool, typer.Option("--by-source", help="Fit a fusion for each source by itself.")] = False,
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap samples.")] = 1000,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Write each fold's detectors as a pair, to evaluate or to bench.")
+    ] = False,
 ) -> None:
     """Both detectors alone, other ways to fuse and ours, on the images held out from them, folds pooled.
 
@@ -107,11 +111,15 @@ def score(
     import json
 
     from al_loop.compare_table import tell
+    from al_loop.crossval_pairs import write_pairs
     from al_loop.crossval_score import score as score_folds
 
-    comparison = score_folds(out, fit=fit.value, resamples=resamples)
+    comparison = score_folds(out, fit=fit.value, by_source=by_source, resamples=resamples)
     if as_json is not None:
         as_json.write_text(json.dumps(comparison.to_json(), indent=1) + "\n", encoding="utf-8")
     if markdown is not None:
         markdown.write_text(tell(comparison), encoding="utf-8")
     print(tell(comparison, intervals=False))
+    if pairs:
+        for folder in write_pairs(out, comparison):
+            print(folder)

@@ -8,13 +8,17 @@ import pytest
 
 from al_loop import crossval_score
 from al_loop.compare_table import shown
+from al_loop.crossval_pairs import write_pairs
 from al_loop.crossval_score import ALL, NOT_FITTED, read_folds, score
 from al_loop.crossval_views import SeenImage, load_views, save_views
 from al_loop.judge import FUSED
 from al_loop.judge_numbers import Number
-from backend.errors import NotEnoughData, StoredFileCorrupt
+from al_loop.train import WEIGHTS
+from backend.detect import DetectorConfig, build_detector, save_detector
+from backend.errors import NotEnoughData, SettingRefused, StoredFileCorrupt
 from backend.fuse import FusionConfig
 from backend.instances import Instances
+from backend.pairs import load_pair, read_card
 from scripts import cli
 from scripts.crossval import Fit
 from tests.backend.views import SIZE, view
@@ -121,17 +125,38 @@ def test_the_fusion_of_a_fold_is_never_fitted_on_its_held_out_images(
         return FusionConfig(keep_threshold=0.123)
 
     monkeypatch.setattr(crossval_score, "fit_fusion", watched)
-    assert score(out, fit="other-folds", resamples=2).fusions[1].keep_threshold == 0.123
+    assert score(out, fit="other-folds", resamples=2).fusions[1, ALL].keep_threshold == 0.123
     assert shown_to == [6, 6, 6]  # of nine images, three are held out each time
+    shown_to.clear()
+    apart = score(out, fit="other-folds", by_source=True, resamples=2)
+    assert sorted(apart.fusions) == [(fold, source) for fold in range(3) for source in ("blocks", "loose")]
+    assert shown_to == [4, 2] * 3  # of each source by itself
+    assert sorted(apart.to_json()["fusions"])[:2] == ["0 blocks", "0 loose"]
+    with pytest.raises(SettingRefused, match="leave out --by-source"):
+        write_pairs(out, apart)
     shown_to.clear()
     score(out, resamples=2)
     assert shown_to == [1, 1, 1]
-    assert score(out, fit="none", resamples=2).fusions[0] == FusionConfig()
+    assert score(out, fit="none", resamples=2).fusions[0, ALL] == FusionConfig()
     assert tuple(Fit) == crossval_score.FITS
     for path in out.glob("fold-*/*-validation.npz"):
         path.unlink()
     with pytest.raises(NotEnoughData, match="--fit other-folds"):
         score(out, resamples=2)
+
+
+def test_a_folds_detectors_become_a_pair_that_says_what_it_has_seen(tmp_path: Path) -> None:
+    out = write_folds(tmp_path / "out", folds=3)
+    small = {"short_side": 96, "max_side": 128, "detections_per_image": 5, "proposals": 10}
+    for role in ("all_cells", "infected"):
+        config = DetectorConfig(role=role, **small)
+        state = build_detector(config, pretrained=False).state_dict()
+        for number in range(3):
+            save_detector(out / f"fold-{number}" / role / WEIGHTS, config, state)
+    first, *_ = write_pairs(out, score(out, resamples=2))
+    pair, card = load_pair(first), read_card(first)
+    assert (pair.name, pair.fusion) == ("out-fold-0", FusionConfig())
+    assert card.about["trained_on"] == sorted(f"{fold}-{k}" for fold in (1, 2) for k in range(3))
 
 
 def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
