@@ -43,7 +43,7 @@ class CrossValidation:
     train_on: folders among `data` that are trained on (default: all; every one is tested on). rendered: how many
     rendered fields each training gets in addition. settings: "name=value" put over the recipe.
     shared_trunk: `infected` takes over the trunk of the fold's `all_cells`, frozen.
-    base: folder of a pair whose weights training begins with, which must not have learned from any of these images.
+    base: folder of a pair whose weights training begins with, which must not have learned from what is held out.
     """
 
     data: tuple[Path, ...]
@@ -117,7 +117,6 @@ def train_folds(
     if bad := [number for number in numbers if not 0 <= number < plan.folds]:
         raise SettingRefused(f"--fold: expected numbers from 0 to {plan.folds - 1}, got {bad[0]}")
     sources = read_sources(plan.data)
-    require_unseen(plan, sources)
     chosen = None
     if plan.train_on is not None:
         by_folder = {folder.resolve(): source.name for folder, source in zip(plan.data, sources, strict=True)}
@@ -127,21 +126,22 @@ def train_folds(
     written = []
     for number in numbers:
         fold = make_fold(sources, number, plan.folds, train_on=chosen, validation_share=plan.validation_share)
+        require_unseen(plan, fold)
         written += [train_fold(plan, fold, role, report) for role in roles]
     return written
 
 
-def require_unseen(plan: CrossValidation, sources: Sequence[Source]) -> None:
-    """Raise SettingRefused when the base has learned from an image that some fold will hold out."""
+def require_unseen(plan: CrossValidation, fold: Fold) -> None:
+    """Raise SettingRefused when the base has learned from an image that this fold holds out."""
     if plan.base is None:
         return
     if plan.shared_trunk:
         raise SettingRefused("--base: expected no --shared-trunk beside it: its heads belong to its own trunk")
     seen = set(read_card(plan.base).about.get("trained_on", ()))
-    if known := sum(file.labelled.sha256 in seen for source in sources for file in source.files):
+    if known := sum(file.labelled.sha256 in seen for files in fold.held_out.values() for file in files):
         raise SettingRefused(
-            f"--base {plan.base}: expected weights that never saw these images, they learned from {known} of them; "
-            "leave those out of --data"
+            f"--base {plan.base}: expected weights that never saw the images that fold {fold.number} holds out, they "
+            f"learned from {known} of them; leave those out of --data"
         )
 
 

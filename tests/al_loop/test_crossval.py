@@ -18,6 +18,7 @@ from backend.detect import load_detector
 from backend.errors import NoTrainedModel, SettingRefused
 from backend.fuse import FusionConfig
 from backend.pairs import save_pair
+from tests.threads import one_thread
 
 SETTINGS = (
     *("short_side=96", "max_side=128", "crop=64", "detections_per_image=20", "proposals=40"),
@@ -27,10 +28,8 @@ SETTINGS = (
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +130,7 @@ def test_training_can_begin_with_a_pair_that_never_saw_these_images(smears: Path
     weights = [plan.folder(0, role) / WEIGHTS for role in ("all_cells", "infected")]
     unseen, seen = tmp_path / "unseen", tmp_path / "seen"
     card = save_pair(unseen, *weights, FusionConfig(), "unseen", {"trained_on": ["0" * 64]})
-    known = read_sources([smears])[0].files[0].labelled.sha256
+    known = load_views(plan.views(0, "all_cells"))[0][0].sha256
     save_pair(seen, *weights, FusionConfig(), "seen", {"trained_on": [known]})
 
     still = plan_of(smears, tmp_path / "out", steps=1, base=unseen, settings=(*SETTINGS, "learning_rate=1e-12"))

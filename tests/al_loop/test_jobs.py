@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from dbos import DBOS
 from sqlalchemy import create_engine, text
 
@@ -35,6 +34,7 @@ from db.session import Database
 from tests import builders
 from tests.al_loop.dying_worker import DIED, open_loop, work
 from tests.al_loop.workshop import open_workshop
+from tests.threads import one_thread
 
 TINY: dict[str, Any] = {
     "device": "cpu",
@@ -49,12 +49,10 @@ PATIENCE_S = 120
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in the worker processes here: models this small only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _as_in_the_worker_processes_here() -> Iterator[None]:
+    """Models this small only wait for a second thread."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ from db.migrate import upgrade
 from db.models import RunStatus
 from tests import builders
 from tests.al_loop.dying_worker import open_loop
+from tests.threads import one_thread
 
 
 @pytest.fixture
@@ -44,10 +45,8 @@ def loop(tmp_path: Path) -> Iterator[Loop]:
     upgrade(loop.settings.database_url)
     write_coco_folder(tmp_path / "source", 12, size=(96, 128), cells=6, infected=0.5)
     import_images(loop.database, loop.store, tmp_path / "source", label_share=0.5)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield loop
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield loop
     loop.database.dispose()
 
 

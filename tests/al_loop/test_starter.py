@@ -20,7 +20,7 @@ from al_loop.train import WEIGHTS
 from backend.errors import SettingRefused
 from backend.instances import ROLES
 from backend.pairs import CARD, load_pair, read_card
-from tests.al_loop.tiny_training import one_thread
+from tests.threads import one_thread
 
 FIELDS = 4
 TINY = ("short_side=96", "batch_size=1", "crop=64", "warmup_steps=1", "class_balance=0")

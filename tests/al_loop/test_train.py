@@ -23,7 +23,8 @@ from backend.detect import DetectorConfig, load_detector
 from backend.errors import NotEnoughData, TrainingDiverged
 from backend.masks import mask_iou
 from backend.overlap import iou_matrix, match_one_to_one
-from tests.al_loop.tiny_training import TINY, one_thread, sample_of, two_fields
+from tests.al_loop.tiny_training import TINY, sample_of, two_fields
+from tests.threads import one_thread
 
 
 @pytest.fixture(autouse=True)

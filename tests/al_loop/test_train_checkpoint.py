@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from al_loop.train import CHECKPOINT, Progress, train
-from tests.al_loop.tiny_training import TINY, one_thread, two_fields
+from tests.al_loop.tiny_training import TINY, two_fields
+from tests.threads import one_thread
 
 ROOT = Path(__file__).resolve().parents[2]
 

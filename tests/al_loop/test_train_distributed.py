@@ -21,7 +21,8 @@ from db.migrate import upgrade
 from db.models import RunStatus
 from tests.al_loop.dying_worker import open_loop
 from tests.al_loop.rank_training import TOGETHER
-from tests.al_loop.tiny_training import one_thread, two_fields
+from tests.al_loop.tiny_training import two_fields
+from tests.threads import one_thread
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"short_side": 96, "train_crop": 64, "train_batch": 2, "train_steps": 2, "device": "cpu"}

@@ -8,7 +8,8 @@ from pathlib import Path
 from al_loop.train import train
 from al_loop.train_config import data_hash
 from backend.checkpoints import load_weights
-from tests.al_loop.tiny_training import TINY, one_thread, two_fields
+from tests.al_loop.tiny_training import TINY, two_fields
+from tests.threads import one_thread
 
 
 def test_the_same_seed_gives_the_same_bytes_and_they_say_what_was_used(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from al_loop.train_step import MovingAverage, gradients
 from backend.backbones import LITE_FROZEN
 from backend.errors import OutOfMemory
 from backend.instances import role_classes
-from tests.al_loop.tiny_training import TINY, one_thread, two_fields
+from tests.al_loop.tiny_training import TINY, two_fields
+from tests.threads import one_thread
 
 FOUR = replace(TINY, steps=2, batch_size=4, crop=64)
 

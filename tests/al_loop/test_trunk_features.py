@@ -22,7 +22,8 @@ from backend.backbones import TRUNKS
 from backend.checkpoints import load_weights
 from backend.detect import save_detector
 from backend.errors import WeightsCorrupt
-from tests.al_loop.tiny_training import TINY, one_thread, two_fields
+from tests.al_loop.tiny_training import TINY, two_fields
+from tests.threads import one_thread
 
 
 @pytest.fixture(autouse=True)

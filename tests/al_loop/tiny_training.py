@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
-import torch
 
 from al_loop.dataset import TrainingSample
 from al_loop.render import Smear, render_smear
@@ -22,15 +19,6 @@ TINY = TrainingConfig(
     warmup_steps=2,
     checkpoint_steps=4,
 )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread: the same bits every time, and no more of the machine than a test may have."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def sample_of(smear: Smear, folder: Path, name: str) -> TrainingSample:

@@ -24,6 +24,7 @@ from backend.errors import WeightsCorrupt, WeightsUnavailable
 from backend.instances import CLASSES, INFECTED_INDEX
 from backend.masks import bounding_box
 from backend.overlap import iou_matrix
+from tests.threads import one_thread
 
 SMALL = DetectorConfig(short_side=128, max_side=256, proposals=100, score_threshold=0.0)
 # Spread of the trunk's three levels on a grey ramp; random weights give 1.9, 7.5 and 5.2.
@@ -33,11 +34,9 @@ SMALL_INFECTED = replace(SMALL, role="infected")
 
 @pytest.fixture(autouse=True)
 def _repeatable() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        torch.manual_seed(0)
+        yield
 
 
 @pytest.fixture(scope="module")

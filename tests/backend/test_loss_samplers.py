@@ -12,17 +12,16 @@ from torch import Tensor
 from backend.detect import DetectorConfig, build_detector
 from backend.detector_model import LEAST_SAMPLES, SAMPLE_PX, CellMaskRCNN
 from backend.loss_samplers import SeededSampler, equal_shares
+from tests.threads import one_thread
 
 SIDE = 96
 
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[CellMaskRCNN]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield build_detector(DetectorConfig(role="infected"), pretrained=False).train()
-    torch.set_num_threads(threads)
+    with one_thread():
+        torch.manual_seed(0)
+        yield build_detector(DetectorConfig(role="infected"), pretrained=False).train()
 
 
 def batch(count: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
