@@ -76,4 +76,5 @@ def test_no_proposal_on_an_ignore_region_is_a_negative(model: torch.nn.Module) -
     assert (negatives == elsewhere[0]).all()
     assert (labels[0] == 1).sum() == 1  # the true box itself was added
     naive_boxes, _, naive = model.roi_heads._sample([proposals], [SIZE], [TRUTH])
-    assert (naive_boxes[0][naive[0] == 0][:, 0] > 100).sum() > 100
+    taught = naive_boxes[0][naive[0] == 0]
+    assert (taught[:, 0] > 100).sum() > 0.9 * len(taught) > 50
