@@ -76,7 +76,7 @@ def chosen_base(loop: Loop, config: TrainingConfig) -> tuple[TrainingConfig, Pat
         card = read_card(STARTER)
     except NoTrainedModel:
         return config, None
-    sha256 = {"all_cells": card.all_cells_sha256, "infected": card.infected_sha256}[role]
+    sha256 = card.sha256[role]
     stored = loop.store.put_file("weights", STARTER / weights_name(role))
     path = loop.store.path(stored.file)
     if load_weights(path, sha256)[1].get("detector", {}).get("preset") != config.detector.preset:

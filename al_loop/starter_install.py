@@ -21,7 +21,7 @@ def install_starter(loop: Loop, folder: Path = STARTER) -> list[ModelVersion]:
     NoTrainedModel without such a folder, WeightsCorrupt when its bytes are not those of its card.
     """
     card = read_card(folder)
-    expected = dict(zip(ROLES, (card.all_cells_sha256, card.infected_sha256), strict=True))
+    expected = card.sha256
     rows = {role: _row(folder, card, role, sha256) for role, sha256 in expected.items()}
     for role in ROLES:
         loop.store.put_file("weights", folder / weights_name(role))

@@ -39,6 +39,11 @@ class PairCard:
     fusion: FusionConfig
     about: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def sha256(self) -> dict[str, str]:
+        """Of the weight file of each role, `all_cells` first."""
+        return dict(zip(ROLES, (self.all_cells_sha256, self.infected_sha256), strict=True))
+
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "fusion": self.fusion.to_json(), "about": dict(self.about)}
 
@@ -105,7 +110,7 @@ def load_pair(folder: Path = STARTER, device: torch.device | str = "cpu") -> Pai
     """
     card = read_card(folder)
     detectors: dict[str, Detector] = {}
-    for role, sha256 in zip(ROLES, (card.all_cells_sha256, card.infected_sha256), strict=True):
+    for role, sha256 in card.sha256.items():
         detectors[role] = load_detector(Path(folder) / weights_name(role), sha256, device)
         found = detectors[role].config.role
         if found != role:
