@@ -81,7 +81,7 @@ def test_losses_from_the_trunks_maps_are_the_losses(model: CellMaskRCNN) -> None
     levels = model.backbone.trunk_levels(tensors)
     again = model.losses_from_levels(levels, (SIDE, SIDE), [(SIDE, SIDE)] * 2, targets)
     for name, value in model(images, targets).items():
-        assert float(again[name]) == pytest.approx(float(value), rel=1e-5), name
+        assert again[name].item() == pytest.approx(value.item(), rel=1e-5), name
 
 
 class CountingSampler(SeededSampler):
