@@ -1,14 +1,15 @@
 """What an expert's look at a cell is worth, and at an image: every score with every term it is made of.
 
-A cell's doubt is the strongest of four: two classes nearly equal, the two models disagree, they outline it
-differently, or an expert could not decide. Rare classes count more. An image is worth its best cells per second of
-the expert's time; averaging over all of its cells would drown the rare ones.
+A cell's doubt is the strongest of six: two classes nearly equal, the two models disagree, they outline it
+differently, its label is suspicious, an expert could not or would not decide, or nothing like it was ever reviewed.
+Rare classes count more. An image is worth its best cells per second of the expert's time; averaging over all of its
+cells would drown the rare ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 
 from backend.instances import CLASSES, INFECTED_INDEX
 
-DOUBTS: tuple[str, ...] = ("margin", "disagreement", "localisation", "difficult")
+NOTHING: NDArray[np.floating] = np.zeros(0, dtype=np.float32)
+
+DOUBTS: tuple[str, ...] = ("margin", "disagreement", "localisation", "suspicion", "difficult", "novelty")
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class AcquisitionConfig:
     """What makes a cell worth an expert's time.
 
     doubt_floor: doubt up to here counts as none, so that a confident red cell scores 0.
+    localisation_weight, novelty_weight: how much doubt an outline that fits nothing, or a cell that is like nothing
+    reviewed, is worth beside two classes that are equally probable.
     rarity_offset, rarity_ap: `a` and `l` of w_c = clip(sqrt(median n / (n_c + a)) * (1 + l * (1 - AP_c))).
     best_cells: an image counts by its best so many cells.
     seconds_per_image, seconds_per_cell: the cost of opening an image and of looking at one of its cells.
@@ -31,6 +36,7 @@ class AcquisitionConfig:
 
     doubt_floor: float = 0.1
     localisation_weight: float = 0.5
+    novelty_weight: float = 0.5
     rarity_offset: float = 1.0
     rarity_ap: float = 0.5
     rarity_range: tuple[float, float] = (0.5, 6.0)
@@ -41,31 +47,45 @@ class AcquisitionConfig:
 
 @dataclass(frozen=True)
 class PoolCells:
-    """N predicted cells of many images, as columns.
+    """N predicted cells of many images, as columns; numbers are float32 or float64, NaN is no number.
 
-    image: (N,) int64, any number that names the image. probabilities: (N, len(CLASSES)) float64, fused.
-    score_all_cells, score_infected: (N,) float64, raw, NaN where that model saw nothing.
-    pair_iou: (N,) float64, NaN unless both saw the cell. disputed: (N,) bool, they name different classes.
-    difficult: (N,) bool, an expert once could not decide.
+    image: (N,) int64, any number that names the image. probabilities: (N, len(CLASSES)), fused.
+    score_all_cells, score_infected: (N,) raw, NaN where that model saw nothing.
+    pair_iou: (N,) NaN unless both saw the cell. disputed: (N,) bool, they name different classes.
+    difficult: (N,) in [0, 1], how probably an expert calls it so; 1 where one did.
+    suspicion: (N,) in [0, 1], how probably its label is wrong; 0 without a label.
+    novelty: (N,) in [0, 1], how unlike it is to everything reviewed.
+    The last three are 0 where they are left out.
     """
 
     image: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
-    score_all_cells: NDArray[np.float64]
-    score_infected: NDArray[np.float64]
-    pair_iou: NDArray[np.float64]
+    probabilities: NDArray[np.floating]
+    score_all_cells: NDArray[np.floating]
+    score_infected: NDArray[np.floating]
+    pair_iou: NDArray[np.floating]
     disputed: NDArray[np.bool_]
-    difficult: NDArray[np.bool_]
+    difficult: NDArray[np.floating] = NOTHING
+    suspicion: NDArray[np.floating] = NOTHING
+    novelty: NDArray[np.floating] = NOTHING
+
+    def __post_init__(self) -> None:
+        for name in ("difficult", "suspicion", "novelty"):
+            if getattr(self, name) is NOTHING:
+                object.__setattr__(self, name, np.zeros(len(self.image), dtype=np.float32))
 
     def __len__(self) -> int:
         return len(self.image)
 
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> PoolCells:
+        """These rows only."""
+        return PoolCells(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
 
 @dataclass(frozen=True)
 class CellScores:
-    """Columns for N cells: `score` = `doubt` * `weight`; `doubt` follows from the four terms in `doubts`.
+    """Columns for N cells: `score` = `doubt` * `weight`; `doubt` follows from the six terms in `doubts`.
 
-    doubts: (N, 4) float64 in the order of DOUBTS. strongest: (N,) int64, index into DOUBTS.
+    doubts: (N, 6) float64 in the order of DOUBTS. strongest: (N,) int64, index into DOUBTS.
     """
 
     score: NDArray[np.float64]
@@ -148,7 +168,9 @@ def score_cells(cells: PoolCells, weights: NDArray[np.float64], config: Acquisit
             np.clip(1 - (top[:, 1] - top[:, 0]), 0, 1),
             disagreement(cells),
             config.localisation_weight * (1 - np.nan_to_num(cells.pair_iou, nan=1.0)),
-            cells.difficult.astype(np.float64),
+            np.clip(np.nan_to_num(cells.suspicion), 0, 1),
+            np.clip(np.nan_to_num(cells.difficult), 0, 1),
+            config.novelty_weight * np.clip(np.nan_to_num(cells.novelty), 0, 1),
         ],
         axis=1,
     )
@@ -175,7 +197,13 @@ def reason(cells: PoolCells, scores: CellScores, index: int) -> str:
     first, second = np.argsort(-probabilities, kind="stable")[:2]
     strongest = DOUBTS[scores.strongest[index]]
     if strongest == "difficult":
-        return "An expert could not decide: please read again"
+        if cells.difficult[index] >= 1:
+            return "An expert could not decide: please read again"
+        return f"Like cells that experts found difficult ({cells.difficult[index]:.2f})"
+    if strongest == "suspicion":
+        return f"Its label may be wrong: the models say {CLASSES[first]} {probabilities[first]:.2f}"
+    if strongest == "novelty":
+        return f"Unlike any cell reviewed so far; the models say {CLASSES[first]} {probabilities[first]:.2f}"
     if strongest == "localisation":
         return f"The two models outline it differently (overlap {cells.pair_iou[index]:.2f})"
     if strongest == "disagreement":
