@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from backend.instances import CLASSES, INFECTED_INDEX
 
-NOTHING: NDArray[np.floating] = np.zeros(0, dtype=np.float32)
-
 DOUBTS: tuple[str, ...] = ("margin", "disagreement", "localisation", "suspicion", "difficult", "novelty")
 
 
@@ -45,6 +43,10 @@ class AcquisitionConfig:
     seconds_per_cell: float = 0.5
 
 
+def _left_out() -> NDArray[np.floating]:
+    return np.zeros(0, dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class PoolCells:
     """N predicted cells of many images, as columns; numbers are float32 or float64, NaN is no number.
@@ -64,13 +66,13 @@ class PoolCells:
     score_infected: NDArray[np.floating]
     pair_iou: NDArray[np.floating]
     disputed: NDArray[np.bool_]
-    difficult: NDArray[np.floating] = NOTHING
-    suspicion: NDArray[np.floating] = NOTHING
-    novelty: NDArray[np.floating] = NOTHING
+    difficult: NDArray[np.floating] = field(default_factory=_left_out)
+    suspicion: NDArray[np.floating] = field(default_factory=_left_out)
+    novelty: NDArray[np.floating] = field(default_factory=_left_out)
 
     def __post_init__(self) -> None:
         for name in ("difficult", "suspicion", "novelty"):
-            if getattr(self, name) is NOTHING:
+            if len(getattr(self, name)) == 0:
                 object.__setattr__(self, name, np.zeros(len(self.image), dtype=np.float32))
 
     def __len__(self) -> int:

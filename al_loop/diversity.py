@@ -41,7 +41,7 @@ def k_centre(embeddings: NDArray[np.float32], reviewed: NDArray[np.float32], bat
     if not len(embeddings) or not embeddings.shape[1]:
         return utilities
     order = np.lexsort(embeddings.T)  # places follow from the values alone
-    gap = utilities[order]
+    gap: NDArray[np.float64] = utilities[order]
     points = embeddings[order]
     chosen = np.zeros(len(points), dtype=bool)
     for _ in range(min(batch, len(points))):
@@ -131,7 +131,7 @@ def diverse(
     chosen: list[int] = []
     for label, places in _quota(utilities[order], labels[order], count):
         rows = order[labels[order] == label]
-        gap = np.ones(len(rows))
+        gap: NDArray[np.float64] = np.ones(len(rows))
         for _ in range(places):
             free = np.array([row not in chosen and used[int(slide[row])] < cap for row in rows.tolist()])
             if not free.any():

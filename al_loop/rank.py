@@ -98,7 +98,7 @@ def queue_entries(
     ordered: Sequence[RankedImage], ranked: Sequence[RankedCell], cells: PoolCells, cell_ids: Sequence[int]
 ) -> list[QueueEntry]:
     """Images as they wait: with the terms of their score, their best cells and the reasons to look at those."""
-    difficult = {int(image) for image in cells.image[cells.difficult]}
+    difficult = {int(image) for image in cells.image[cells.difficult >= 1]}
     reasons = {cell.index: cell.reason for cell in ranked}
     return [
         QueueEntry(
@@ -127,7 +127,7 @@ def as_columns(rows: Sequence[Any]) -> PoolCells:
         score_infected=numbers[:, 1],
         pair_iou=numbers[:, 2],
         disputed=np.array([row.disputed for row in rows], dtype=bool),
-        difficult=np.array([row.difficult for row in rows], dtype=bool),
+        difficult=np.array([row.difficult for row in rows], dtype=np.float64),
     )
 
 
