@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from db.errors import AlreadyFrozen, NotFound
-from db.models import FrozenSplit, Image, Import, Review, ReviewStatus, Split
+from db.models import FrozenSplit, Image, Import, Review, ReviewStatus, Split, Way
 
 
 def add_image(
@@ -84,8 +84,8 @@ def by_split(session: Session, split: Split | str) -> Sequence[Image]:
 
 
 def images_with_live_review(statuses: Iterable[ReviewStatus]) -> Select[int]:
-    """A query for the ids of images with a thread whose last review has one of these statuses."""
-    last = select(func.max(Review.id)).group_by(Review.thread)
+    """A query for the ids of images with a thread whose last review, of the whole field, has one of these statuses."""
+    last = select(func.max(Review.id)).where(Review.way == Way.field).group_by(Review.thread)
     return select(Review.image_id).where(Review.id.in_(last), Review.status.in_(list(statuses)))
 
 

@@ -130,11 +130,28 @@ RUN_TRANSITIONS: dict[RunStatus, set[RunStatus]] = {
 }
 
 
+class Way(StrEnum):
+    """How cells are reviewed: all of a smear's field at once, or one crop after the other."""
+
+    field = "field"
+    cell = "cell"
+
+
+class Slot(StrEnum):
+    """Why an item is in the queue."""
+
+    acquisition = "acquisition"  # the ranking chose it
+    random = "random"  # drawn uniformly from what waits: the honest monitor
+    second_reading = (
+        "second_reading"  # another expert has read it: difficult, suspicious, or drawn to measure agreement
+    )
+
+
 class ItemStatus(StrEnum):
     pending = "pending"
     done = "done"
     skipped = "skipped"
-    superseded = "superseded"  # a newer ranking took its place
+    superseded = "superseded"  # a newer ranking left it out
 
 
 ITEM_TRANSITIONS: dict[ItemStatus, set[ItemStatus]] = {
@@ -292,6 +309,16 @@ class PredictedCell(Base):
     mask: Mapped[bytes | None] = mapped_column(LargeBinary)  # COCO RLE counts of the whole image
 
 
+class PackedPrediction(Base):
+    """The same cells as columns of bytes (`db/packed.py`): a ranking reads a million of them in a second."""
+
+    __tablename__ = "packed_predictions"
+    prediction_id: Mapped[int] = mapped_column(ForeignKey("predictions.id"), primary_key=True)
+    count: Mapped[int]
+    cells: Mapped[bytes] = mapped_column(LargeBinary)
+    embeddings: Mapped[bytes | None] = mapped_column(LargeBinary)  # (count, D) float16, unit length
+
+
 class PredictionRequest(Base):
     """An image somebody opened before it was predicted; the worker predicts and pushes it. A queue."""
 
@@ -318,6 +345,7 @@ class Review(Base):
     thread: Mapped[str] = mapped_column(String(128))
     sequence: Mapped[int]  # 1, 2, ... within the thread
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    way: Mapped[Way] = mapped_column(state(Way), default=Way.field)  # a cell's review says nothing of the others
     status: Mapped[ReviewStatus] = mapped_column(state(ReviewStatus))
     expert: Mapped[str] = mapped_column(String(255), index=True)
     revised_at: Mapped[datetime] = mapped_column(index=True)  # when the expert did it
@@ -373,7 +401,10 @@ class Ranking(Base):
 
 
 class ReviewItem(Base):
-    """One image waiting for an expert, with its priority. At most one pending item per image."""
+    """A field or a cell waiting for an expert, with its priority. Each waits at most once.
+
+    While `assigned_until` lies ahead, the item is in the hands of `assigned_to`, and no ranking takes it away.
+    """
 
     __tablename__ = "review_items"
     __table_args__ = (
@@ -381,17 +412,34 @@ class ReviewItem(Base):
             "uq_review_items_pending_image",
             "image_id",
             unique=True,
-            sqlite_where=text("status = 'pending'"),
-            postgresql_where=text("status = 'pending'"),
+            sqlite_where=text("status = 'pending' AND way = 'field'"),
+            postgresql_where=text("status = 'pending' AND way = 'field'"),
         ),
+        Index(
+            "uq_review_items_pending_cell",
+            "cell_id",
+            unique=True,
+            sqlite_where=text("status = 'pending' AND way = 'cell'"),
+            postgresql_where=text("status = 'pending' AND way = 'cell'"),
+        ),
+        CheckConstraint("(way = 'cell') = (cell_id IS NOT NULL)", name="cell"),
+        CheckConstraint("(assigned_to IS NULL) = (assigned_until IS NULL)", name="assigned"),
         Index("ix_review_items_status_score", "status", "score"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     ranking_id: Mapped[int] = mapped_column(ForeignKey("rankings.id"), index=True)
-    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"))
+    way: Mapped[Way] = mapped_column(state(Way), default=Way.field)
+    slot: Mapped[Slot] = mapped_column(state(Slot), default=Slot.acquisition)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    cell_id: Mapped[int | None] = mapped_column(ForeignKey("cells.id"))
+    predicted_cell_id: Mapped[int | None] = mapped_column(ForeignKey("predicted_cells.id"))  # what is asked about
     score: Mapped[float]  # expected value per second of the expert's time
     terms: Mapped[dict[str, Any]]  # everything `score` is made of
+    reason: Mapped[str] = mapped_column(String(255), default="")
+    readers: Mapped[list[Any]] = mapped_column(default=list)  # experts who have read it: not for them
     status: Mapped[ItemStatus] = mapped_column(state(ItemStatus), default=ItemStatus.pending)
+    assigned_to: Mapped[str | None] = mapped_column(String(255))
+    assigned_until: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     closed_at: Mapped[datetime | None]
 
@@ -413,13 +461,14 @@ class RankedCell(Base):
 
 
 class Project(Base):
-    """A Label Studio project we serve. `synced_until` is the sync's cursor."""
+    """A Label Studio project we serve, one per way of reviewing. `synced_until` is the sync's cursor."""
 
     __tablename__ = "projects"
     __table_args__ = (UniqueConstraint("url", "ls_project_id"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     url: Mapped[str] = mapped_column(String(255))
     ls_project_id: Mapped[int]
+    way: Mapped[Way] = mapped_column(state(Way), default=Way.field)
     title: Mapped[str] = mapped_column(String(255))
     label_config: Mapped[str] = mapped_column(Text)
     synced_until: Mapped[datetime | None]
@@ -436,6 +485,23 @@ class Task(Base):
     ls_task_id: Mapped[int]
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
     pushed_prediction_id: Mapped[int | None] = mapped_column(ForeignKey("predictions.id"))
+    pushed_ls_prediction_id: Mapped[int | None]
+    pushed_score: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    deleted_at: Mapped[datetime | None]
+
+
+class CellTask(Base):
+    """A cell's task in a project of cells: one per queue item, so that a second reading is a task of its own."""
+
+    __tablename__ = "cell_tasks"
+    __table_args__ = (UniqueConstraint("project_id", "ls_task_id"), UniqueConstraint("project_id", "item_id"))
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
+    ls_task_id: Mapped[int]
+    item_id: Mapped[int] = mapped_column(ForeignKey("review_items.id"))
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"), index=True)
     pushed_ls_prediction_id: Mapped[int | None]
     pushed_score: Mapped[float | None]
     created_at: Mapped[datetime] = mapped_column(default=now)

@@ -6,13 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.cells import Box, resolve_cells
-from db.errors import NotFound
+from db.errors import NotFound, RecordError
 from db.images import get, lock, pool_query
-from db.models import Cell, Image, PredictedCell, Prediction, PredictionRequest
+from db.models import Cell, Image, PackedPrediction, PredictedCell, Prediction, PredictionRequest
+from db.packed import EMBEDDING, pack
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class CellRow:
     pair_iou: float | None
     disputed: bool
     mask: bytes | None  # COCO RLE counts of the whole image
+    code: int = 0  # the kind of cell it looks like (`backend/embed.py`)
+    embedding: NDArray[np.float32] | None = None  # (D,) unit length; all cells of a prediction have one, or none
 
 
 def _number(value: float | None) -> float | None:
@@ -54,7 +59,7 @@ def add_prediction(
     session.add(prediction)
     boxes = [(float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in (row.box for row in cells)]
     identities = resolve_cells(session, image_id, boxes, [row.key for row in cells])
-    session.add_all(
+    stored = [
         PredictedCell(
             prediction_id=prediction.id,
             cell_id=cell.id,
@@ -73,9 +78,28 @@ def add_prediction(
             mask=row.mask,
         )
         for row, box, cell in zip(cells, boxes, identities, strict=True)
+    ]
+    session.add_all(stored)
+    session.flush()
+    session.add(
+        PackedPrediction(
+            prediction_id=prediction.id,
+            count=len(stored),
+            cells=pack(stored, [row.code for row in cells]),
+            embeddings=_embeddings(cells),
+        )
     )
     session.flush()
     return prediction
+
+
+def _embeddings(cells: Sequence[CellRow]) -> bytes | None:
+    known = [row.embedding for row in cells if row.embedding is not None]
+    if not known:
+        return None
+    if len(known) != len(cells):
+        raise RecordError(f"expected an embedding for each of {len(cells)} cells or for none, got {len(known)}")
+    return np.stack(known).astype(EMBEDDING).tobytes()
 
 
 def get_prediction(session: Session, image_id: int, pair_id: int) -> Prediction | None:

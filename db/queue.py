@@ -1,12 +1,13 @@
-"""The review queue: rankings, their cells, and the images that wait for an expert."""
+"""The review queue: rankings, their cells, and the fields and cells that wait for an expert."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from db.errors import IllegalTransition
@@ -17,6 +18,8 @@ from db.models import (
     RankedCell,
     Ranking,
     ReviewItem,
+    Slot,
+    Way,
     now,
 )
 
@@ -33,11 +36,24 @@ class CellRank:
 
 @dataclass(frozen=True)
 class QueueEntry:
-    """One image's place in the queue: the highest score first, with everything it is made of."""
+    """A field's or a cell's place in the queue: the highest score first, with everything it is made of.
+
+    readers: experts who have read it, for whom it is not.
+    """
 
     image_id: int
     score: float
     terms: dict[str, Any]
+    way: Way = Way.field
+    slot: Slot = Slot.acquisition
+    cell_id: int | None = None
+    predicted_cell_id: int | None = None
+    reason: str = ""
+    readers: tuple[str, ...] = ()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 255 else text[:254] + "…"
 
 
 def add_ranking(session: Session, pair_id: int, config: dict[str, Any]) -> Ranking:
@@ -61,7 +77,7 @@ def add_ranked_cells(session: Session, ranking_id: int, rows: Iterable[CellRank]
             "predicted_cell_id": row.predicted_cell_id,
             "score": float(row.score),
             "terms": row.terms,
-            "reason": row.reason if len(row.reason) <= 255 else row.reason[:254] + "…",
+            "reason": _cut(row.reason),
         }
         for row in rows
     ]
@@ -70,30 +86,57 @@ def add_ranked_cells(session: Session, ranking_id: int, rows: Iterable[CellRank]
     return len(values)
 
 
-def replace_queue(session: Session, ranking_id: int, items: Iterable[QueueEntry]) -> list[ReviewItem]:
-    """Let this ranking's images wait instead of those that waited so far."""
-    for item in _pending(session):
-        _set_status(item, ItemStatus.superseded)
-    session.flush()  # before the new ones: an image waits at most once
-    fresh = [
-        ReviewItem(ranking_id=ranking_id, image_id=item.image_id, score=float(item.score), terms=item.terms)
-        for item in items
-    ]
-    session.add_all(fresh)
+def replace_queue(session: Session, ranking_id: int, entries: Iterable[QueueEntry]) -> list[ReviewItem]:
+    """Let these entries wait instead of what waited so far. Gives their items, in order.
+
+    What waits already keeps its item, with today's score. What is in an expert's hands stays, in or out of the entries.
+    """
+    kept = {_place(item): item for item in _locked(session)}
+    wanted = list(entries)
+    named = {_place(entry) for entry in wanted}
+    moment = now()
+    for place, item in list(kept.items()):
+        if place not in named and not _in_hands(item, moment):
+            _set_status(kept.pop(place), ItemStatus.superseded)
+    session.flush()  # before the new ones: a field or a cell waits at most once
+    items = []
+    for entry in wanted:
+        item = kept.get(_place(entry)) or ReviewItem(way=entry.way, image_id=entry.image_id, cell_id=entry.cell_id)
+        session.add(item)
+        item.ranking_id, item.slot = ranking_id, entry.slot
+        item.predicted_cell_id, item.readers = entry.predicted_cell_id, list(entry.readers)
+        item.score, item.terms, item.reason = float(entry.score), entry.terms, _cut(entry.reason)
+        items.append(item)
     session.flush()
-    return fresh
+    return items
 
 
-def _pending(session: Session) -> Sequence[ReviewItem]:
-    query = select(ReviewItem).where(ReviewItem.status == ItemStatus.pending)
-    query = query.order_by(ReviewItem.score.desc(), ReviewItem.image_id)
+def _place(item: ReviewItem | QueueEntry) -> tuple[Way, int]:
+    return item.way, item.image_id if item.cell_id is None else item.cell_id
+
+
+def _in_hands(item: ReviewItem, moment: datetime) -> bool:
+    return item.assigned_until is not None and item.assigned_until > moment
+
+
+def _locked(session: Session) -> Sequence[ReviewItem]:
+    query = select(ReviewItem).where(ReviewItem.status == ItemStatus.pending).order_by(ReviewItem.id)
     return session.scalars(query.with_for_update(key_share=True)).all()
 
 
-def pending(session: Session) -> Sequence[ReviewItem]:
-    """Images that wait for an expert, the most valuable first."""
+def pending(session: Session, way: Way | None = None) -> Sequence[ReviewItem]:
+    """What waits for an expert, the most valuable first; in this way of reviewing when given."""
     query = select(ReviewItem).where(ReviewItem.status == ItemStatus.pending)
-    return session.scalars(query.order_by(ReviewItem.score.desc(), ReviewItem.image_id)).all()
+    if way is not None:
+        query = query.where(ReviewItem.way == way)
+    return session.scalars(query.order_by(ReviewItem.score.desc(), ReviewItem.image_id, ReviewItem.id)).all()
+
+
+def rescore(session: Session, scores: Mapping[int, tuple[float, dict[str, Any]]]) -> None:
+    """Give waiting items another score with its terms, by item id, in one statement."""
+    if scores:
+        rows = [{"id": item_id, "score": float(score), "terms": terms} for item_id, (score, terms) in scores.items()]
+        session.execute(update(ReviewItem), rows)
 
 
 def _set_status(item: ReviewItem, status: ItemStatus) -> None:
@@ -101,11 +144,29 @@ def _set_status(item: ReviewItem, status: ItemStatus) -> None:
         raise IllegalTransition(f"review item {item.id} is {item.status.value}: it cannot become {status.value}")
     item.status = status
     item.closed_at = now()
+    item.assigned_to = item.assigned_until = None
 
 
 def close(session: Session, image_id: int, status: ItemStatus | str) -> ReviewItem | None:
-    """An expert has answered (done) or skipped this image; None when it was not waiting."""
+    """An expert has answered (done) or skipped this field; None when it was not waiting.
+
+    An answer is about all of its cells: those that waited for a first reading are done with it.
+    """
     query = select(ReviewItem).where(ReviewItem.image_id == image_id, ReviewItem.status == ItemStatus.pending)
+    waiting = session.scalars(query.with_for_update(key_share=True)).all()
+    field = next((item for item in waiting if item.way == Way.field), None)
+    cells = [item for item in waiting if item.way == Way.cell and item.slot != Slot.second_reading]
+    for item in [*([field] if field else []), *(cells if status == ItemStatus.done else [])]:
+        _set_status(item, ItemStatus(status))
+    session.flush()
+    return field
+
+
+def close_cell(session: Session, cell_id: int, status: ItemStatus | str) -> ReviewItem | None:
+    """An expert has answered (done) or skipped this cell; None when it was not waiting."""
+    query = select(ReviewItem).where(
+        ReviewItem.cell_id == cell_id, ReviewItem.way == Way.cell, ReviewItem.status == ItemStatus.pending
+    )
     item = session.scalar(query.with_for_update(key_share=True))
     if item is not None:
         _set_status(item, ItemStatus(status))

@@ -12,7 +12,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from db.images import lock
-from db.models import Image, Review, ReviewStatus, Split
+from db.models import Image, Review, ReviewStatus, Split, Way
 
 IMPORT_EXPERT = "import"  # the "expert" of labels that came with a data set
 IMPORT_THREAD = "import:"  # thread of such labels: import:<image sha256>
@@ -54,6 +54,7 @@ def add_review(
     ls_task_id: int | None = None,
     ls_annotation_id: int | None = None,
     prediction_id: int | None = None,
+    way: Way = Way.field,
 ) -> Review:
     """Append the next state of an annotation. The caller compares with `latest_review` before it does."""
     lock(session, image_id)
@@ -62,6 +63,7 @@ def add_review(
         thread=thread,
         sequence=1 if last is None else last.sequence + 1,
         image_id=image_id,
+        way=way,
         status=ReviewStatus(status),
         expert=expert,
         revised_at=revised_at,

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from db import predictions, queue
+from db import assignments, predictions, queue
 from db.errors import IllegalTransition
 from db.models import ITEM_TRANSITIONS, ItemStatus, ReviewItem
 from db.queue import CellRank, QueueEntry
@@ -33,18 +33,37 @@ def test_the_most_valuable_image_comes_first(database: Database) -> None:
         assert queue.latest_ranking(session) is ranking
 
 
-def test_a_new_ranking_supersedes_what_waits_and_only_that(database: Database) -> None:
+def test_a_new_ranking_keeps_supersedes_and_adds(database: Database) -> None:
     with database.session() as session:
         pair = add_active_pair(session)
-        one, two, three = (add_image(session).id for _ in range(3))
+        one, two, three, four = (add_image(session).id for _ in range(4))
         old = queue.add_ranking(session, pair.id, {})
         items = queue.replace_queue(session, old.id, [QueueEntry(i, 1.0, {}) for i in (one, two, three)])
         queue.close(session, two, "done")
         new = queue.add_ranking(session, pair.id, {})
-        queue.replace_queue(session, new.id, [QueueEntry(three, 2.0, {}), QueueEntry(one, 1.0, {})])
-        assert waiting(session) == [(three, 2.0), (one, 1.0)]
-        assert [item.status.value for item in items] == ["superseded", "done", "superseded"]
-        assert all(item.closed_at is not None for item in items)
+        entries = [QueueEntry(three, 2.0, {"b": 1}, reason="r" * 300), QueueEntry(four, 1.5, {})]
+        again, fresh = queue.replace_queue(session, new.id, entries)
+        assert waiting(session) == [(three, 2.0), (four, 1.5)]
+        assert [item.status.value for item in items] == ["superseded", "done", "pending"]
+        assert again is items[2]
+        assert (again.ranking_id, again.terms, len(again.reason)) == (new.id, {"b": 1}, 255)
+        assert fresh.id > again.id
+
+
+def test_what_an_expert_has_in_hand_is_never_taken_away(database: Database) -> None:
+    with database.session() as session:
+        pair = add_active_pair(session)
+        one, two = (add_image(session).id for _ in range(2))
+        old = queue.add_ranking(session, pair.id, {})
+        queue.replace_queue(session, old.id, [QueueEntry(one, 1.0, {}), QueueEntry(two, 0.5, {})])
+        item = assignments.take(session, "ada@example.org")
+        assert item is not None
+        assert item.image_id == one
+        queue.replace_queue(session, old.id, [])
+        assert waiting(session) == [(one, 1.0)]
+        assert assignments.release(session, item.id, "ada@example.org")
+        queue.replace_queue(session, old.id, [])
+        assert waiting(session) == []
 
 
 def test_closing_takes_an_image_off_the_queue_once(database: Database) -> None:
