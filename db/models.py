@@ -457,6 +457,26 @@ class RankedCell(Base):
     reason: Mapped[str] = mapped_column(String(255))
 
 
+class Suspicion(Base):
+    """Why one label may be wrong, by what a pair that never trained on it saw. Append-only.
+
+    It ends when the label is not the cell's current one any more, or when another expert has read the cell.
+    """
+
+    __tablename__ = "suspicions"
+    __table_args__ = (UniqueConstraint("revision_id", "pair_id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    revision_id: Mapped[int] = mapped_column(ForeignKey("label_revisions.id"))  # the label in doubt
+    pair_id: Mapped[int] = mapped_column(ForeignKey("model_pairs.id"))
+    cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"), index=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    predicted_cell_id: Mapped[int | None] = mapped_column(ForeignKey("predicted_cells.id"))
+    kind: Mapped[str] = mapped_column(String(16))  # label | overlooked | misplaced
+    score: Mapped[float]  # 0 to 1
+    reason: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
 # --- Label Studio ------------------------------------------------------------------------------------------
 
 

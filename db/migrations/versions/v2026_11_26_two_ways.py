@@ -83,6 +83,7 @@ def upgrade() -> None:
         *("uq_review_items_pending_cell", "review_items", ["cell_id"]), unique=True, **where(pending + "'cell'")
     )
     create_cell_tasks()
+    create_suspicions()
     op.create_table(
         "packed_predictions",
         sa.Column("prediction_id", sa.Integer(), nullable=False),
@@ -118,6 +119,31 @@ def create_cell_tasks() -> None:
     )
     op.create_index("ix_cell_tasks_image_id", "cell_tasks", ["image_id"])
     op.create_index("ix_cell_tasks_cell_id", "cell_tasks", ["cell_id"])
+
+
+def create_suspicions() -> None:
+    op.create_table(
+        "suspicions",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("revision_id", sa.Integer(), nullable=False),
+        sa.Column("pair_id", sa.Integer(), nullable=False),
+        sa.Column("cell_id", sa.Integer(), nullable=False),
+        sa.Column("image_id", sa.Integer(), nullable=False),
+        sa.Column("predicted_cell_id", sa.Integer(), nullable=True),
+        sa.Column("kind", sa.String(16), nullable=False),
+        sa.Column("score", sa.Double(), nullable=False),
+        sa.Column("reason", sa.String(255), nullable=False),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_suspicions"),
+        sa.ForeignKeyConstraint(["revision_id"], ["label_revisions.id"], name="fk_suspicions_revision_id"),
+        sa.ForeignKeyConstraint(["pair_id"], ["model_pairs.id"], name="fk_suspicions_pair_id"),
+        sa.ForeignKeyConstraint(["cell_id"], ["cells.id"], name="fk_suspicions_cell_id"),
+        sa.ForeignKeyConstraint(["image_id"], ["images.id"], name="fk_suspicions_image_id"),
+        sa.ForeignKeyConstraint(["predicted_cell_id"], ["predicted_cells.id"], name="fk_suspicions_predicted_cell_id"),
+        sa.UniqueConstraint("revision_id", "pair_id", name="uq_suspicions_revision_id_pair_id"),
+    )
+    op.create_index("ix_suspicions_cell_id", "suspicions", ["cell_id"])
+    op.create_index("ix_suspicions_image_id", "suspicions", ["image_id"])
 
 
 def pack_predictions() -> None:
@@ -160,6 +186,7 @@ def pack_predictions() -> None:
 def downgrade() -> None:
     """Items of cells are dropped with their tasks: the older schema has no place for them. Labels stay."""
     op.drop_table("packed_predictions")
+    op.drop_table("suspicions")
     op.drop_table("cell_tasks")
     op.execute("DELETE FROM review_items WHERE way = 'cell'")
     op.drop_index("uq_review_items_pending_image", "review_items")
