@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import entr
 
 from backend.instances import CLASSES, INFECTED_INDEX
 
@@ -30,6 +31,7 @@ class AcquisitionConfig:
     rarity_offset, rarity_ap: `a` and `l` of w_c = clip(sqrt(median n / (n_c + a)) * (1 + l * (1 - AP_c))).
     best_cells: an image counts by its best so many cells.
     seconds_per_image, seconds_per_cell: the cost of opening an image and of looking at one of its cells.
+    seconds_per_crop: the cost of one cell shown by itself.
     """
 
     doubt_floor: float = 0.1
@@ -41,6 +43,13 @@ class AcquisitionConfig:
     best_cells: int = 5
     seconds_per_image: float = 10.0
     seconds_per_cell: float = 0.5
+    seconds_per_crop: float = 4.0
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> AcquisitionConfig:
+        """The configuration that `asdict` made plain and JSON made lists of."""
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**plain)
 
 
 def _left_out() -> NDArray[np.floating]:
@@ -71,6 +80,8 @@ class PoolCells:
     novelty: NDArray[np.floating] = field(default_factory=_left_out)
 
     def __post_init__(self) -> None:
+        if np.isnan(self.probabilities).any():  # a class nobody spoke of has no probability
+            object.__setattr__(self, "probabilities", np.nan_to_num(self.probabilities))
         for name in ("difficult", "suspicion", "novelty"):
             if len(getattr(self, name)) == 0:
                 object.__setattr__(self, name, np.zeros(len(self.image), dtype=np.float32))
@@ -103,7 +114,7 @@ class RankedCell:
 
     index: int
     score: float
-    terms: dict[str, float]
+    terms: dict[str, Any]
     reason: str
 
 
@@ -144,30 +155,22 @@ def disagreement(cells: PoolCells) -> NDArray[np.float64]:
     said_infected = np.clip(np.nan_to_num(cells.score_infected), 0, 1)
     not_infected = ~is_infected & ~cells.disputed
     said_all = np.where(not_infected, np.minimum(stages, 1.0), said_all)
-    zero = np.zeros(len(cells))
-    ours = np.stack([said_all, zero, 1 - said_all], axis=1)
-    same_name = np.stack([said_infected, zero, 1 - said_infected], axis=1)
-    other_name = np.stack([zero, said_infected, 1 - said_infected], axis=1)
-    theirs = np.where(cells.disputed[:, None], other_name, same_name)
-    middle = (ours + theirs) / 2
-    return np.clip((_divergence(ours, middle) + _divergence(theirs, middle)) / 2, 0.0, 1.0)
-
-
-def _divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Kullback-Leibler divergence of each row, in bits; q is positive wherever p is."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(p > 0, p * np.log2(p / q), 0.0)
-    return terms.sum(axis=1)
+    # JS = H(middle) - (H(ours) + H(theirs)) / 2, of {the name all_cells gives, the other name, anything else}.
+    named = np.where(cells.disputed, said_all / 2, (said_all + said_infected) / 2)
+    other = np.where(cells.disputed, said_infected / 2, 0.0)
+    middle = entr(named) + entr(other) + entr(1 - (said_all + said_infected) / 2)
+    apart = entr(said_all) + entr(1 - said_all) + entr(said_infected) + entr(1 - said_infected)
+    return np.clip((middle - apart / 2) / np.log(2), 0.0, 1.0)
 
 
 def score_cells(cells: PoolCells, weights: NDArray[np.float64], config: AcquisitionConfig | None = None) -> CellScores:
     """Score every cell. weights: (len(CLASSES),) as `rarity_weights` gives them."""
     config = config or AcquisitionConfig()
-    probabilities = np.nan_to_num(cells.probabilities)
-    top = np.sort(probabilities, axis=1)[:, -2:]
+    probabilities = cells.probabilities
+    first, second = _best_two(probabilities)
     doubts = np.stack(
         [
-            np.clip(1 - (top[:, 1] - top[:, 0]), 0, 1),
+            np.clip(1 - (first - second), 0, 1),
             disagreement(cells),
             config.localisation_weight * (1 - np.nan_to_num(cells.pair_iou, nan=1.0)),
             np.clip(np.nan_to_num(cells.suspicion), 0, 1),
@@ -182,15 +185,32 @@ def score_cells(cells: PoolCells, weights: NDArray[np.float64], config: Acquisit
     return CellScores(score=doubt * weight, doubt=doubt, weight=weight, doubts=doubts, strongest=strongest)
 
 
+def _best_two(values: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """(N,) the largest and the second largest of each row: a sort of a million rows would take five times as long."""
+    first = values[:, 0]
+    second = np.zeros_like(first)
+    for column in values.T[1:]:
+        second = np.maximum(second, np.minimum(first, column))
+        first = np.maximum(first, column)
+    return first, second
+
+
 def rank_cells(cells: PoolCells, scores: CellScores) -> list[RankedCell]:
     """Cells with a score above 0, best first, with terms and a reason in words. Cells that score 0 are not listed."""
     order = np.argsort(-scores.score, kind="stable")
     ranked = []
     for index in order[: int((scores.score > 0).sum())].tolist():
-        terms = {name: float(scores.doubts[index, column]) for column, name in enumerate(DOUBTS)}
-        terms |= {"doubt": float(scores.doubt[index]), "weight": float(scores.weight[index])}
+        terms = cell_terms(cells, scores, index)
         ranked.append(RankedCell(index, float(scores.score[index]), terms, reason(cells, scores, index)))
     return ranked
+
+
+def cell_terms(cells: PoolCells, scores: CellScores, index: int) -> dict[str, Any]:
+    """Everything a cell's score is made of: doubt * weight, the six doubts, and the distribution the weight is of."""
+    terms: dict[str, Any] = {name: float(scores.doubts[index, column]) for column, name in enumerate(DOUBTS)}
+    shares = np.clip(cells.probabilities[index], 0, 1)
+    terms["probabilities"] = [round(float(share), 6) for share in shares]
+    return terms | {"doubt": float(scores.doubt[index]), "weight": float(scores.weight[index])}
 
 
 def reason(cells: PoolCells, scores: CellScores, index: int) -> str:
@@ -235,15 +255,19 @@ def rank_images(
     image, where that is not all of its predicted cells.
     """
     config = config or AcquisitionConfig()
-    order = np.lexsort((np.arange(len(cells)), -scores.score, cells.image))
-    first = np.searchsorted(cells.image[order], images, side="left")
-    last = np.searchsorted(cells.image[order], images, side="right")
+    positive = np.flatnonzero(scores.score > 0)
+    order = positive[np.lexsort((positive, -scores.score[positive], cells.image[positive]))]
+    first = np.searchsorted(cells.image[order], images, side="left").tolist()
+    last = np.searchsorted(cells.image[order], images, side="right").tolist()
+    names, numbers = np.unique(cells.image, return_counts=True)
+    counted = dict(zip(names.tolist(), numbers.tolist(), strict=True))
+    values = scores.score[order]
     ranked = []
-    for image, start, end in zip(images, first.tolist(), last.tolist(), strict=True):
-        best = order[start : min(end, start + config.best_cells)]
-        best = best[scores.score[best] > 0]
-        count = int((to_review or {}).get(image, end - start))
-        value = float(np.sort(scores.score[best]).sum())
+    for image, start, end in zip(images, first, last, strict=True):
+        end = min(end, start + config.best_cells)
+        best = order[start:end]
+        count = int((to_review or {}).get(image, counted.get(image, 0)))
+        value = float(values[start:end][::-1].sum())
         seconds = config.seconds_per_image + config.seconds_per_cell * count
         terms: dict[str, Any] = {"value": value, "seconds": seconds, "cells": count}
         ranked.append(RankedImage(int(image), value / seconds, terms, tuple(best.tolist())))

@@ -21,6 +21,7 @@ from al_loop.jobs import durable
 from al_loop.preannotate_pool import preannotate_images
 from al_loop.push import push
 from al_loop.rank import rank
+from al_loop.rerank import rerank
 from al_loop.retrain import training_config
 from al_loop.sync import sync
 from al_loop.trigger import due, trigger_config
@@ -31,13 +32,15 @@ from backend.locks import Occupied
 from backend.serving import PairCache, active_pair
 from db import inbox, predictions, projects, queue, runs
 from db.errors import RecordError
-from db.models import Project, RunStatus
+from db.models import Project, ReviewStatus, RunStatus
 
 log = logging.getLogger("cellloop.worker")
 
 TICK_S = 0.2  # an expert's label is to be in SQL well within two seconds
 SWEEP_EVERY = 6  # polls between two looks for deleted tasks
 RETRAINED_ROLE = "infected"
+# Reviews that give something back to the pool: only a ranking finds it again.
+RETURNING = {ReviewStatus.skipped.value, ReviewStatus.withdrawn.value}
 FOLLOW_AGAIN_S = 30.0  # rest after trouble with following: each attempt leaves a workflow's rows behind
 
 
@@ -62,14 +65,20 @@ class Worker:
 
         Trouble with one of them (Label Studio is away, a weight file is damaged) keeps none of the others.
         """
-        changed = self._sync()
-        changed |= self._attempt("predictions on request", self._predict_requested)
-        if changed and active_pair(self.loop.database) is not None:
-            rank(self.loop.database)
+        came = self._sync()
+        predicted = self._attempt("predictions on request", self._predict_requested)
+        if (came or predicted) and active_pair(self.loop.database) is not None:
+            self._order(pool_changed=predicted or bool(came & RETURNING))
         self._push_order()
         self._retrain_when_due()
         self._start_queued()
         self._attempt("following the serving pair", self._follow_pair, rest_s=FOLLOW_AGAIN_S)
+
+    def _order(self, pool_changed: bool) -> None:
+        """Follow new labels where the waiting batch can; rank the pool where it has changed, or the batch is used."""
+        if pool_changed or rerank(self.loop.database) is None:
+            rank(self.loop.database)
+        self._ordered.clear()  # a batch that was only rescored is the same ranking in another order
 
     def _attempt(self, what: str, part: Callable[[], bool], rest_s: float = 0.0) -> bool:
         """Do a part of the tick, unless it rests after trouble. Complains once, not at every tick."""
@@ -91,22 +100,23 @@ class Worker:
             log.info("%s: works again", what)
         return done
 
-    def _sync(self) -> bool:
+    def _sync(self) -> set[str]:
+        """What became of annotations since the last time: statuses of reviews; empty when nothing is due or new."""
         with self.loop.database.session(read_only=True) as session:
             events = [(event.id, event.action) for event in inbox.unhandled(session)]
             known = projects.projects(session, self.studio.url)
         if not events and time.monotonic() < self._next_poll:
-            return False
+            return set()
         sweep = any("DELETED" in action for _, action in events) or self._polls % SWEEP_EVERY == 0
         if any(action == START_TRAINING for _, action in events):
             self._open_run("label-studio", {})
-        changed = []
+        came: set[str] = set()
         for project in known:
 
             def read(project: Project = project) -> bool:
                 report = sync(self.loop, self.studio, project, sweep=sweep)
                 if report.changed:
-                    changed.append(project.id)
+                    came.update(report.reviews)
                     log.info("synced %s", report.to_json())
                 return True
 
@@ -116,7 +126,7 @@ class Worker:
             inbox.handle(session, [event_id for event_id, _ in events])
         self._polls += 1
         self._next_poll = time.monotonic() + self.loop.settings.poll_s
-        return bool(changed)
+        return came
 
     def _predict_requested(self) -> bool:
         with self.loop.database.session(read_only=True) as session:

@@ -7,6 +7,7 @@ thread says nothing about it any more. Between threads the newest answer counts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -82,7 +83,11 @@ def add_revisions(session: Session, rows: Sequence[LabelRevision]) -> Sequence[L
 
 
 def _live(
-    image_ids: Sequence[int] | None, thread: str | None, as_of: datetime | None, until: int | None
+    image_ids: Sequence[int] | None,
+    thread: str | None,
+    as_of: datetime | None,
+    until: int | None,
+    cell_ids: Sequence[int] | None = None,
 ) -> Select[Any]:
     """Ids of the revisions that are live per (cell, thread), with their rank per cell (1 = current)."""
     in_thread = select(
@@ -96,6 +101,8 @@ def _live(
     )
     if image_ids is not None:
         in_thread = in_thread.where(LabelRevision.image_id.in_(image_ids))
+    if cell_ids is not None:
+        in_thread = in_thread.where(LabelRevision.cell_id.in_(cell_ids))
     if thread is not None:
         states = select(Review.id).where(Review.thread == thread)  # reviews have an index by thread
         in_thread = in_thread.where(LabelRevision.review_id.in_(states))
@@ -110,6 +117,12 @@ def _live(
         .over(partition_by=last.c.cell_id, order_by=(last.c.decided_at.desc(), last.c.id.desc()))
         .label("place"),
     ).where(last.c.place_in_thread == 1, last.c.action != Action.withdrawn)
+
+
+def current_revisions() -> Select[Any]:
+    """A query for the ids (`id`) of the revisions that are the current answer about their cell."""
+    live = _live(None, None, None, None).subquery("places")
+    return select(live.c.id).where(live.c.place == 1)
 
 
 def _rows(session: Session, live: Select[Any]) -> Iterator[LiveLabel]:
@@ -202,6 +215,26 @@ def new_infected_since(session: Session, revision_id: int) -> dict[str, int]:
     )
     found = {label: number for label, number in session.execute(query)}
     return {label: found.get(label, 0) for label in sorted(RETRAINING_LABELS)}
+
+
+def changed_counts(session: Session, revision_id: int, split: Split) -> tuple[list[int], dict[str, int]]:
+    """What was said after this revision: the cells spoken of, and by how much the cells of each label changed.
+
+    The time it takes grows with what was said, not with all labels.
+    """
+    said = select(LabelRevision.cell_id).join(Image, Image.id == LabelRevision.image_id)
+    said = said.where(LabelRevision.id > revision_id, Image.split == split).distinct()
+    touched = sorted(session.scalars(said))
+    change: Counter[str] = Counter()
+    for start in range(0, len(touched), CHUNK):
+        cells = touched[start : start + CHUNK]
+        for until, sign in ((None, 1), (revision_id, -1)):
+            live = _live(None, None, None, until, cells).subquery("live")
+            query = select(LabelRevision.label).join(live, live.c.id == LabelRevision.id).where(live.c.place == 1)
+            for label in session.scalars(query):
+                if label is not None:
+                    change[label] += sign
+    return touched, {label: number for label, number in sorted(change.items()) if number}
 
 
 def labelled_images(session: Session, split: Split | str | None = None) -> Sequence[Image]:

@@ -1,43 +1,107 @@
-"""The pool as a ranking reads it: all predicted cells of one pair in the images that wait, as rows of one statement."""
+"""The pool as a ranking reads it: the packed cells of one pair in the images that wait, and what is known of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from sqlalchemy import Row, case, select
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.images import pool_query
-from db.models import Image, LabelRevision, PredictedCell, Prediction
+from db.images import images_with_live_review, pool_query
+from db.models import (
+    Action,
+    Image,
+    LabelRevision,
+    PackedPrediction,
+    Prediction,
+    Review,
+    ReviewStatus,
+    Split,
+    Way,
+)
+from db.packed import PackedCells, unpack
+
+
+@dataclass(frozen=True)
+class WaitingImages:
+    """Pool images this pair has predicted, those without a single cell included, in the order of their ids.
+
+    ids, predictions, slides: (M,) int64; slide: any number that its images share. cells: all their cells.
+    """
+
+    ids: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+    slides: NDArray[np.int64]
+    cells: PackedCells
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 def predicted_images(session: Session, pair_id: int) -> list[int]:
-    """Ids of the pool images this pair has predicted, those without a single cell included."""
+    """Ids of the pool images this pair has predicted."""
     waiting = pool_query().with_only_columns(Image.id).order_by(None)
     query = select(Prediction.image_id).where(Prediction.pair_id == pair_id, Prediction.image_id.in_(waiting))
     return list(session.scalars(query.order_by(Prediction.image_id)))
 
 
-def pool_cells(session: Session, pair_id: int) -> Sequence[Row[Any]]:
-    """Every cell this pair predicted in the pool: id, image_id, probabilities, score_all_cells, score_infected,
-    pair_iou, disputed, and `difficult`: 1 where an expert ever called this cell so, whatever became of the answer.
-    """
+def waiting_images(session: Session, pair_id: int) -> WaitingImages:
+    """Everything this pair predicted in the pool, read in one statement."""
     waiting = pool_query().with_only_columns(Image.id).order_by(None)
-    called = select(LabelRevision.cell_id).where(LabelRevision.label == "difficult")
-    query = (
-        select(
-            PredictedCell.id,
-            Prediction.image_id,
-            PredictedCell.probabilities,
-            PredictedCell.score_all_cells,
-            PredictedCell.score_infected,
-            PredictedCell.pair_iou,
-            PredictedCell.disputed,
-            case((PredictedCell.cell_id.in_(called), 1), else_=0).label("difficult"),
-        )
-        .join(Prediction, Prediction.id == PredictedCell.prediction_id)
-        .where(Prediction.pair_id == pair_id, Prediction.image_id.in_(waiting))
-        .order_by(PredictedCell.id)
+    rows = session.execute(
+        select(Image.id, Prediction.id, Image.group, PackedPrediction.count, PackedPrediction.cells)
+        .join(Prediction, Prediction.image_id == Image.id)
+        .join(PackedPrediction, PackedPrediction.prediction_id == Prediction.id)
+        .where(Prediction.pair_id == pair_id, Image.id.in_(waiting))
+        .order_by(Image.id)
+    ).all()
+    numbers = {group: number for number, group in enumerate(sorted({row[2] for row in rows}))}
+    return WaitingImages(
+        ids=np.array([row[0] for row in rows], dtype=np.int64),
+        predictions=np.array([row[1] for row in rows], dtype=np.int64),
+        slides=np.array([numbers[row[2]] for row in rows], dtype=np.int64),
+        cells=unpack((row[0], row[3], row[4]) for row in rows),
     )
-    return session.execute(query).all()
+
+
+def image_cells(session: Session, pair_id: int, image_id: int) -> PackedCells:
+    """What this pair predicted in one image; empty when it has not looked."""
+    query = (
+        select(Prediction.image_id, PackedPrediction.count, PackedPrediction.cells)
+        .join(PackedPrediction, PackedPrediction.prediction_id == Prediction.id)
+        .where(Prediction.pair_id == pair_id, Prediction.image_id == image_id)
+    )
+    return unpack((row[0], row[1], row[2]) for row in session.execute(query))
+
+
+def reviewed_cells(session: Session) -> NDArray[np.int64]:
+    """(K,) int64, sorted: cells whose last state in some cell-by-cell review is an answer, whatever it says."""
+    last = select(func.max(LabelRevision.id)).group_by(LabelRevision.cell_id, LabelRevision.thread)
+    query = (
+        select(LabelRevision.cell_id)
+        .join(Review, Review.id == LabelRevision.review_id)
+        .where(LabelRevision.id.in_(last), LabelRevision.action != Action.withdrawn, Review.way == Way.cell)
+        .distinct()
+    )
+    return np.array(sorted(session.scalars(query)), dtype=np.int64)
+
+
+def called_difficult(session: Session) -> NDArray[np.int64]:
+    """(K,) int64, sorted: cells an expert ever called difficult, whatever became of the answer."""
+    query = select(LabelRevision.cell_id).where(LabelRevision.label == "difficult").distinct()
+    return np.array(sorted(session.scalars(query)), dtype=np.int64)
+
+
+def reviewed_codes(session: Session, pair_id: int) -> NDArray[np.int64]:
+    """(2**16,) int64: how many cells of each kind (`PackedCells.code`) lie in fields experts have answered whole."""
+    answered = images_with_live_review([ReviewStatus.submitted])
+    rows = session.execute(
+        select(Image.id, PackedPrediction.count, PackedPrediction.cells)
+        .join(Prediction, Prediction.image_id == Image.id)
+        .join(PackedPrediction, PackedPrediction.prediction_id == Prediction.id)
+        .where(Prediction.pair_id == pair_id, Image.split == Split.train, Image.id.in_(answered))
+    )
+    packed = unpack((row[0], row[1], row[2]) for row in rows)
+    return np.bincount(packed.cells["code"], minlength=1 << 16).astype(np.int64)

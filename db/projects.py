@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.errors import NotFound, RecordError
-from db.models import ModelPair, Prediction, Project, Push, Task, now
+from db.models import ModelPair, Prediction, Project, Push, Task, Way, now
 
 
 def upsert_project(session: Session, *, url: str, ls_project_id: int, title: str, label_config: str) -> Project:
@@ -38,6 +38,11 @@ def projects(session: Session, url: str | None = None) -> Sequence[Project]:
     """All projects, oldest first; those at this address when given."""
     query = select(Project).order_by(Project.id)
     return session.scalars(query if url is None else query.where(Project.url == url)).all()
+
+
+def ways(session: Session) -> set[Way]:
+    """In which ways experts review here: fields always, cells where a project shows them."""
+    return {Way.field, *session.scalars(select(Project.way).distinct())}
 
 
 def get(session: Session, project_id: int) -> Project:

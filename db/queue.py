@@ -64,6 +64,11 @@ def add_ranking(session: Session, pair_id: int, config: dict[str, Any]) -> Ranki
     return ranking
 
 
+def next_ranking(session: Session) -> int:
+    """A number no ranking has had so far: what is drawn at random for the next one is drawn by it."""
+    return (session.scalar(select(func.max(Ranking.id))) or 0) + 1
+
+
 def latest_ranking(session: Session) -> Ranking | None:
     """The newest ranking."""
     return session.scalar(select(Ranking).order_by(Ranking.id.desc()).limit(1))
@@ -100,9 +105,10 @@ def replace_queue(session: Session, ranking_id: int, entries: Iterable[QueueEntr
             _set_status(kept.pop(place), ItemStatus.superseded)
     session.flush()  # before the new ones: a field or a cell waits at most once
     items = []
+    fresh = add_items(session, ranking_id, (entry for entry in wanted if _place(entry) not in kept))
+    kept |= {_place(item): item for item in fresh}
     for entry in wanted:
-        item = kept.get(_place(entry)) or ReviewItem(way=entry.way, image_id=entry.image_id, cell_id=entry.cell_id)
-        session.add(item)
+        item = kept[_place(entry)]
         item.ranking_id, item.slot = ranking_id, entry.slot
         item.predicted_cell_id, item.readers = entry.predicted_cell_id, list(entry.readers)
         item.score, item.terms, item.reason = float(entry.score), entry.terms, _cut(entry.reason)
@@ -130,6 +136,34 @@ def pending(session: Session, way: Way | None = None) -> Sequence[ReviewItem]:
     if way is not None:
         query = query.where(ReviewItem.way == way)
     return session.scalars(query.order_by(ReviewItem.score.desc(), ReviewItem.image_id, ReviewItem.id)).all()
+
+
+def add_items(session: Session, ranking_id: int, entries: Iterable[QueueEntry]) -> list[ReviewItem]:
+    """Let these entries wait, too, where their field or cell does not wait already."""
+    wanted = list(entries)
+    if not wanted:
+        return []
+    images = {entry.image_id for entry in wanted}
+    waiting = {_place(item) for item in _locked(session) if item.image_id in images}
+    fresh = [
+        ReviewItem(
+            ranking_id=ranking_id,
+            way=entry.way,
+            slot=entry.slot,
+            image_id=entry.image_id,
+            cell_id=entry.cell_id,
+            predicted_cell_id=entry.predicted_cell_id,
+            readers=list(entry.readers),
+            score=float(entry.score),
+            terms=entry.terms,
+            reason=_cut(entry.reason),
+        )
+        for entry in wanted
+        if _place(entry) not in waiting
+    ]
+    session.add_all(fresh)
+    session.flush()
+    return fresh
 
 
 def rescore(session: Session, scores: Mapping[int, tuple[float, dict[str, Any]]]) -> None:
@@ -185,6 +219,18 @@ def reasons(session: Session, prediction_id: int) -> dict[int, tuple[float, str]
         .where(RankedCell.ranking_id == newest.scalar_subquery())
     )
     return {cell_id: (score, reason) for cell_id, score, reason in session.execute(query)}
+
+
+def terms_of(session: Session, ranking_id: int, predicted_cell_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """The terms a ranking stored, by predicted cell; cells it did not list are absent."""
+    found: dict[int, dict[str, Any]] = {}
+    wanted = sorted(set(predicted_cell_ids))
+    for start in range(0, len(wanted), 500):
+        query = select(RankedCell.predicted_cell_id, RankedCell.terms).where(
+            RankedCell.ranking_id == ranking_id, RankedCell.predicted_cell_id.in_(wanted[start : start + 500])
+        )
+        found |= {cell_id: terms for cell_id, terms in session.execute(query)}
+    return found
 
 
 def ranked_cells(session: Session, ranking_id: int) -> Sequence[RankedCell]:

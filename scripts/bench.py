@@ -10,7 +10,7 @@ import typer
 from scripts import console
 from scripts.options import Preset
 
-app = typer.Typer(help="Measure speed beside the plain torchvision way, in one run.", no_args_is_help=True)
+app = typer.Typer(help="Measure speed: beside the plain torchvision way, or as the pool grows.", no_args_is_help=True)
 
 Images = Annotated[Path | None, typer.Option(help="Folder of labelled smears; default: rendered ones.")]
 Annotations = Annotated[Path | None, typer.Option(help="Its annotation file, when it lies elsewhere.")]
@@ -96,3 +96,41 @@ def train(
             *(pick_device(device), Path(scratch), advance),
         )
     console.emit(report, as_json)
+
+
+@app.command("rank")
+def rank(
+    cells: Annotated[int, typer.Option(help="Cells of the largest pool; two smaller ones show how cost grows.")] = (
+        1_000_000
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Rank a made-up pool, from SQL to the written queue, and follow single labels, at three sizes.
+
+    Example: cellloop bench rank --json
+    """
+    from al_loop.benchmark_rank import benchmark_rank
+
+    if cells < 1000:
+        console.fail(f"--cells: expected at least 1000, got {cells}")
+    sizes = [cells // 100, cells // 10, cells]
+    with console.progress("building and ranking pools") as advance:
+        found = benchmark_rank(sizes, on_progress=advance)
+    console.emit({**found[-1], "sizes": found}, as_json)
+
+
+@app.command("queue")
+def queue(
+    database: Annotated[str, typer.Option(help="An empty database, as postgresql://user@host/name.")],
+    experts: Annotated[int, typer.Option(help="Experts who ask at the same moment.", min=1)] = 50,
+    rounds: Annotated[int, typer.Option(help="How often they do.", min=1)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Let many experts ask for their next item at the same moment: waiting times, and items given twice.
+
+    Example: cellloop bench queue --database postgresql://postgres@localhost/empty
+    """
+    from al_loop.benchmark_queue import benchmark_queue
+
+    with console.progress("asking") as advance:
+        console.emit(benchmark_queue(database, experts, rounds, advance), as_json)

@@ -82,7 +82,7 @@ def test_doubtful_images_come_first_with_every_term_and_reason(database: Databas
         assert first.terms["best_cells"] == [ranked.predicted_cell_id]
         assert first.terms["reasons"] == [ranked.reason]
         assert ranked.score == pytest.approx(ranked.terms["doubt"] * ranked.terms["weight"])
-        assert set(ranked.terms) == {*DOUBTS, "doubt", "weight"}
+        assert set(ranked.terms) == {*DOUBTS, "doubt", "weight", "probabilities"}
         assert ranked.reason.startswith("The two models disagree")
         prediction = predictions.get_prediction(session, doubtful, pair.id)
         assert list(queue.reasons(session, prediction.id).values()) == [(ranked.score, ranked.reason)]
