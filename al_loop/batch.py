@@ -113,13 +113,13 @@ def compose(
 
 def _drawn(offer: Offer, config: BatchConfig, rng: np.random.Generator, both: bool) -> list[Place]:
     """The random slot: earlier draws that still wait, and new ones. Fields only where cells are not reviewed alone."""
-    wanted = round(config.random_share * config.size)
+    offered = len(offer.fields) + (int((offer.scores.score > 0).sum()) if both else 0)
+    wanted = round(config.random_share * min(config.size, offered))  # of a small pool not all, but its share
     if both:
         rows = list(offer.drawn[0][:wanted])
         left = np.setdiff1d(np.arange(len(offer.cells)), rows)
         fresh = rng.choice(left, min(wanted - len(rows), len(left)), replace=False).tolist()
         return [_single(offer, row, Slot.random) for row in [*rows, *fresh]]
-    wanted = min(wanted, round(config.random_share * len(offer.fields)))
     by_id = {ranked.image: ranked for ranked in offer.fields}
     images = [image for image in offer.drawn[1] if image in by_id][:wanted]
     left = np.array(sorted(by_id.keys() - set(images)), dtype=np.int64)

@@ -48,11 +48,13 @@ def columns(packed: PackedCells, known: Known) -> tuple[PoolCells, NDArray[np.in
 def novelty(codes: NDArray[np.integer], reviewed: NDArray[np.int64]) -> NDArray[np.float32]:
     """(N,) float32 in [0, 1]: exp(-reviewed cells of the same kind), times how much of the pool reviewed kinds cover.
 
-    codes: (N,) kind of each cell. reviewed: (2**16,) reviewed cells of each kind. As long as little was reviewed,
+    codes: (N,) kind of each cell, 0 for none. reviewed: (2**16,) reviewed cells of each kind. As long as little was reviewed,
     nearly everything is new and newness says nothing; once most of the pool looks like reviewed cells, what does not
     stands out.
     """
     if not len(codes):
         return np.zeros(0, dtype=np.float32)
     covered = float((reviewed[codes] > 0).mean())
-    return (covered * np.exp(-reviewed.astype(np.float32)))[codes].astype(np.float32)
+    of_kind = (covered * np.exp(-reviewed.astype(np.float32))).astype(np.float32)
+    of_kind[0] = 0.0  # no kind: predicted before embeddings were kept
+    return of_kind[codes]

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from db import cells, images, labels, predictions, reviews, versions
-from db.models import Action, Cell, Image, ModelPair, ModelVersion, Prediction, Review
+from db.models import Action, Cell, Image, ModelPair, ModelVersion, Prediction, Project, Review, Way
 
 START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 BOX = (10.0, 10.0, 50.0, 50.0)
@@ -131,11 +131,21 @@ def say(
     action: Action | str | None = None,
     box: tuple[float, float, float, float] | None = BOX,
     expert: str = "ada@example.org",
+    way: Way = Way.field,
 ) -> int:
     """One expert's answer about one cell, as a review of its own; the revision's id. Label None: deleted."""
     image = images.get(session, cell.image_id)
     chosen = Action(action or ("deleted" if label is None else "relabelled"))
     status = "withdrawn" if chosen is Action.withdrawn else "submitted"
-    review = add_review(session, image, thread, minute, status, expert)
+    review = add_review(session, image, thread, minute, status, expert, way=way)
     row = labels.revision(review, cell.id, chosen, label, None if label is None else box, shape="rectangle")
     return labels.add_revisions(session, [row])[0].id
+
+
+def add_projects(session: Session) -> None:
+    """One Label Studio project for fields and one for cells."""
+    for number, way in enumerate(Way, start=1):
+        session.add(
+            Project(url="http://studio", ls_project_id=number, way=way, title=way.value, label_config="<View/>")
+        )
+    session.flush()

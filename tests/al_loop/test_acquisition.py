@@ -77,6 +77,17 @@ def test_certain_cells_score_nothing_and_each_doubt_names_its_reason():
     assert reasons[4] == "The two models outline it differently (overlap 0.50)"
     assert reasons[5] == "An expert could not decide: please read again"
     assert reasons[6] == "Perhaps no cell: red blood cell only 0.40"
+    known = dataclasses.replace(
+        pool(CERTAIN_RED, CERTAIN_RED, CERTAIN_RED),
+        suspicion=np.array([0.9, 0, 0]),
+        novelty=np.array([0, 0.8, 0]),
+        difficult=np.array([0, 0, 0.7]),
+    )
+    scores = score_cells(known, WEIGHTS)
+    reasons = {cell.index: cell.reason for cell in rank_cells(known, scores)}
+    assert reasons[0] == "Its label may be wrong: the models say red blood cell 0.99"
+    assert reasons[1] == "Unlike any cell reviewed so far; the models say red blood cell 0.99"
+    assert reasons[2] == "Like cells that experts found difficult (0.70)"
 
 
 def test_a_cell_only_one_model_sees_is_a_disagreement():
@@ -100,6 +111,9 @@ def test_more_doubt_never_ranks_lower(seed, closer):
     assert (lower_iou.score >= before.score - 1e-12).all()
     called_difficult = score_cells(dataclasses.replace(cells, difficult=np.ones(len(cells), bool)), WEIGHTS)
     assert (called_difficult.score >= before.score - 1e-12).all()
+    for name in ("suspicion", "novelty"):
+        more = score_cells(dataclasses.replace(cells, **{name: np.full(len(cells), closer)}), WEIGHTS)
+        assert (more.score >= before.score - 1e-12).all()
     # Class weights equal, so only the margin changes when the two best classes move together.
     flat = np.ones(len(CLASSES))
     undisputed = dataclasses.replace(

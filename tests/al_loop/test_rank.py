@@ -1,15 +1,19 @@
+import dataclasses
 import json
+import math
 from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
 
 from al_loop.acquisition import DOUBTS
+from al_loop.batch import BatchConfig
 from al_loop.rank import RankConfig, rank
+from al_loop.rerank import rerank
 from backend.errors import NoTrainedModel
 from backend.instances import CLASS_INDEX, CLASSES
-from db import images, predictions, queue
-from db.models import Cell, ItemStatus, ModelPair, Ranking
+from db import assignments, images, predictions, queue
+from db.models import Cell, ItemStatus, ModelPair, PredictedCell, Ranking, ReviewItem, Slot, Way
 from db.runs import MetricRow, add_evaluation
 from db.session import Database
 from tests import builders
@@ -146,3 +150,183 @@ def test_the_summary_is_plain_json(database: Database) -> None:
         predict(session, builders.add_active_pair(session), disputed(0))
     summary = rank(database).to_json()
     assert json.loads(json.dumps(summary))["images"] == 1
+
+
+def review_one(session: Session, item: ReviewItem, label: str = "ring", minute: float = 0) -> None:
+    """An expert answers one cell by itself."""
+    cell = session.get_one(Cell, item.cell_id)
+    builders.say(session, cell, label, f"ls:2:{item.id}", minute, way=Way.cell)
+    queue.close_cell(session, cell.id, "done")
+
+
+def test_fields_and_cells_wait_side_by_side_with_their_slots_and_terms(database: Database) -> None:
+    with database.session() as session:
+        pair = builders.add_active_pair(session)
+        builders.add_projects(session)
+        for _ in range(12):
+            predict(session, pair, *[cell(number) for number in range(5)], disputed(5), disputed(6))
+    config = RankConfig(batch=BatchConfig(size=16))
+    summary = rank(database, config=config)
+    assert sum(summary.waiting.values()) == 16
+    assert summary.left_out > 0
+    with database.session() as session:
+        waiting = queue.pending(session)
+        fields = {item.image_id for item in waiting if item.way == Way.field}
+        singles = [item for item in waiting if item.way == Way.cell]
+        assert fields
+        assert singles
+        assert not fields & {item.image_id for item in singles}
+        assert {item.slot for item in waiting} == {Slot.acquisition, Slot.random}
+        for item in waiting:
+            assert item.score == pytest.approx(item.terms["value"] / item.terms["seconds"])
+            assert math.isfinite(item.score)
+        for item in singles:
+            stored = session.get_one(PredictedCell, item.predicted_cell_id)
+            assert stored.cell_id == item.cell_id
+            if item.slot == Slot.random:
+                assert item.reason.startswith("Drawn at random")
+                continue
+            terms = item.terms["cell"]
+            assert item.terms["value"] == pytest.approx(terms["doubt"] * terms["weight"])
+            assert item.reason.startswith("The two models disagree")
+        assert sum(item.slot == Slot.random for item in waiting) == 2
+
+
+def test_what_was_reviewed_alone_is_not_asked_again_and_random_items_stay(database: Database) -> None:
+    with database.session() as session:
+        pair = builders.add_active_pair(session)
+        builders.add_projects(session)
+        for _ in range(6):
+            predict(session, pair, *[cell(number) for number in range(6)], disputed(6))
+    rank(database)
+    with database.session() as session:
+        chosen = [i for i in queue.pending(session, Way.cell) if i.slot == Slot.acquisition]
+        drawn = {i.cell_id for i in queue.pending(session, Way.cell) if i.slot == Slot.random}
+        review_one(session, chosen[0])
+        gone = chosen[0].cell_id
+    rank(database)
+    with database.session() as session:
+        waiting = queue.pending(session, Way.cell)
+        assert gone not in {item.cell_id for item in waiting}
+        assert drawn - {gone} <= {item.cell_id for item in waiting if item.slot == Slot.random}
+
+
+def test_a_difficult_cell_goes_to_a_second_reader_only(database: Database) -> None:
+    with database.session() as session:
+        pair = builders.add_active_pair(session)
+        builders.add_projects(session)
+        for _ in range(4):
+            predict(session, pair, cell(0), disputed(1))
+    rank(database)
+    with database.session() as session:
+        [first, *_] = [i for i in queue.pending(session, Way.cell) if i.slot == Slot.acquisition]
+        review_one(session, first, "difficult")
+        cell_id = first.cell_id
+    rank(database)
+    with database.session() as session:
+        [item] = [i for i in queue.pending(session, Way.cell) if i.slot == Slot.second_reading]
+        assert (item.cell_id, item.readers, item.terms["kind"]) == (cell_id, ["ada@example.org"], "difficult")
+        for expert in ("ada@example.org", "ben@example.org"):
+            taken = []
+            while (got := assignments.take(session, expert)) is not None:
+                taken.append(got)
+                queue._set_status(got, ItemStatus.superseded)
+                session.flush()
+            assert (item in taken) == (expert == "ben@example.org")
+
+
+def test_a_label_changes_the_waiting_order_without_a_new_ranking(database: Database) -> None:
+    with database.session() as session:
+        pair = builders.add_active_pair(session)
+        builders.add_projects(session)
+        for number in range(30):
+            torn = {"ring": 0.5, "trophozoite": 0.45} if number % 2 else {"schizont": 0.5, "gametocyte": 0.45}
+            label = "ring" if number % 2 else "schizont"
+            predict(session, pair, cell(0), cell(1, label, probabilities=distribution(torn), score_infected=0.9))
+        for name, count in (("red blood cell", 40), ("ring", 8)):
+            image = builders.add_image(session)
+            for n in range(count):
+                place = builders.add_cell(session, image)
+                builders.say(session, place, name, f"import:{name}{n}", way=Way.field)
+    summary = rank(database, config=RankConfig(batch=BatchConfig(size=20, random_share=0)))
+    assert summary.left_out > 0
+    with database.session() as session:
+        before = {item.id: item.score for item in queue.pending(session)}
+        [item, *_] = [i for i in queue.pending(session, Way.cell) if i.terms["cell"]["probabilities"][3] > 0.4]
+        for n in range(6):
+            image = builders.add_image(session)
+            builders.say(session, builders.add_cell(session, image), "schizont", f"import:s{n}")
+        review_one(session, item, "schizont")
+    done = rerank(database)
+    assert done is not None
+    assert done.ranking_id == summary.ranking_id
+    assert done.rescored > 0
+    with database.session() as session:
+        waiting = queue.pending(session)
+        assert [item.score for item in waiting] == sorted((item.score for item in waiting), reverse=True)
+        for item in waiting:
+            assert item.score == pytest.approx(item.terms["value"] / item.terms["seconds"])
+            if item.way == Way.cell and item.terms["cell"]["probabilities"][3] > 0.4:
+                assert item.score < before[item.id], "schizonts are less rare now"
+        after = {item.id: item.score for item in waiting}
+    fresh = rank(database, config=RankConfig(batch=BatchConfig(size=20, random_share=0)))
+    with database.session() as session:
+        assert fresh.ranking_id > summary.ranking_id
+        again = {item.id: item.score for item in queue.pending(session)}
+        shared = after.keys() & again.keys()
+        assert len(shared) > 10
+        assert {i: again[i] for i in shared} == pytest.approx({i: after[i] for i in shared}), "as a full ranking would"
+
+
+def test_a_difficult_answer_waits_for_its_second_reader_at_once(database: Database) -> None:
+    with database.session() as session:
+        pair = builders.add_active_pair(session)
+        builders.add_projects(session)
+        for _ in range(30):
+            predict(session, pair, cell(0), disputed(1))
+    rank(database, config=RankConfig(batch=BatchConfig(size=20)))
+    with database.session() as session:
+        [item, *_] = [i for i in queue.pending(session, Way.cell) if i.slot == Slot.acquisition]
+        review_one(session, item, "difficult")
+    done = rerank(database)
+    assert done is not None
+    assert done.added == 1
+    assert rerank(database) == dataclasses.replace(done, rescored=0, added=0)
+    with database.session() as session:
+        [again] = [i for i in queue.pending(session) if i.slot == Slot.second_reading]
+        assert (again.cell_id, again.readers) == (item.cell_id, ["ada@example.org"])
+
+
+def test_a_new_batch_is_due_when_half_is_gone_or_another_pair_serves(database: Database) -> None:
+    assert rerank(database) is None
+    with database.session() as session:
+        pair = builders.add_active_pair(session)
+        for _ in range(12):
+            predict(session, pair, disputed(0))
+    rank(database, config=RankConfig(batch=BatchConfig(size=6)))
+    assert rerank(database) is not None
+    with database.session() as session:
+        for item in queue.pending(session)[:4]:
+            builders.add_review(session, images.get(session, item.image_id), f"ls:1:{item.id}")
+            queue.close(session, item.image_id, "done")
+    assert rerank(database) is None
+    rank(database, config=RankConfig(batch=BatchConfig(size=6)))
+    assert rerank(database) is not None
+    with database.session() as session:
+        builders.add_active_pair(session)
+    assert rerank(database) is None
+
+
+def test_ranking_a_pool_twice_the_same_way_gives_the_same_batch(database: Database) -> None:
+    with database.session() as session:
+        pair = builders.add_active_pair(session)
+        builders.add_projects(session)
+        for _ in range(8):
+            predict(session, pair, *[disputed(number) for number in range(3)])
+    config = RankConfig(batch=BatchConfig(size=10, random_share=0))
+    batches = []
+    for _ in range(2):
+        rank(database, config=config)
+        with database.session() as session:
+            batches.append([(i.id, i.way, i.cell_id, i.score) for i in queue.pending(session)])
+    assert batches[0] == batches[1]
