@@ -48,9 +48,9 @@ def columns(packed: PackedCells, known: Known) -> tuple[PoolCells, NDArray[np.in
 def novelty(codes: NDArray[np.integer], reviewed: NDArray[np.int64]) -> NDArray[np.float32]:
     """(N,) float32 in [0, 1]: exp(-reviewed cells of the same kind), times how much of the pool reviewed kinds cover.
 
-    codes: (N,) kind of each cell, 0 for none. reviewed: (2**16,) reviewed cells of each kind. As long as little was reviewed,
-    nearly everything is new and newness says nothing; once most of the pool looks like reviewed cells, what does not
-    stands out.
+    codes: (N,) kind of each cell, 0 for none. reviewed: (2**16,) reviewed cells of each kind. As long as little was
+    reviewed, nearly everything is new and newness says nothing; once most of the pool looks like reviewed cells, what
+    does not stands out.
     """
     if not len(codes):
         return np.zeros(0, dtype=np.float32)
