@@ -33,3 +33,12 @@ class Format(StrEnum):
     bbbc041 = "bbbc041"
     iml = "iml"
     coco = "coco"
+
+
+class Period(StrEnum):
+    """Spans of time to compare; a test compares them with `al_loop.agreement.PERIODS`."""
+
+    day = "day"
+    week = "week"
+    month = "month"
+    all = "all"

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from al_loop.agreement import PERIODS
 from al_loop.formats.detect import FORMATS
 from al_loop.judge import VIEWS
 from backend.errors import ImageRefused
 from backend.instances import ROLES
 from db.errors import NotFound
 from scripts import cli, console
-from scripts.options import Format, Role, View
+from scripts.options import Format, Period, Role, View
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -79,6 +80,7 @@ def test_roles_offered_are_the_roles_there_are() -> None:
     assert tuple(role.value for role in Role) == ROLES
     assert tuple(view.value for view in View) == VIEWS
     assert sorted(name.value for name in Format) == sorted(FORMATS)
+    assert [period.value for period in Period] == list(PERIODS)
 
 
 @pytest.mark.parametrize(
