@@ -27,6 +27,7 @@ VERBS: tuple[str, ...] = (
     "retrain",
     "evaluate",
     "agreement",
+    "difficult",
     "crossval",
     "promote",
     "rollback",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -90,6 +91,19 @@ def _print_lines(report: dict[str, Any], indent: str) -> None:
         else:
             shown = "none" if value is None or value in ([], (), {}) else value
             print(f"{indent}{name!s:<{width}}  {shown}")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str) -> None:
+    """Print a table for people; moments to the minute, in UTC. It fits a terminal; elsewhere, nothing is cut off."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        cells = [f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value) for value in row]
+        shown.add_row(*(escape(cell) for cell in cells))
+    Console(width=None if sys.stdout.isatty() else 200).print(shown)
 
 
 @contextmanager

@@ -42,3 +42,11 @@ class Period(StrEnum):
     week = "week"
     month = "month"
     all = "all"
+
+
+class Doubt(StrEnum):
+    """Where a difficult cell stands; a test compares it with `db.difficult.Doubt`."""
+
+    open = "open"
+    confirmed = "confirmed"
+    resolved = "resolved"

@@ -17,15 +17,17 @@ from al_loop.formats.records import SourceObject
 from al_loop.import_images import record_labels
 from al_loop.render import Smear, render_smear
 from backend.errors import NotEnoughData, StoredFileCorrupt
-from backend.instances import CLASSES, DIFFICULT
+from backend.instances import CLASSES, DIFFICULT, ROLES
 from backend.masks import area, box_to_rle, decode, encode
 from backend.store import FileStore
 from db.cells import add_cell
+from db.difficult import difficult_cells
 from db.images import add_image
 from db.labels import add_revisions, current_labels, newest_revision_id, revision
 from db.models import Action, Image, ReviewStatus, Split
 from db.reviews import add_review
 from db.session import Database
+from tests.builders import say
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -180,6 +182,30 @@ def test_an_experts_mask_wins_and_others_are_derived(sqlite_database: Database, 
             outer = box_to_rle(box, (200, 260))
             assert area(mask) > 0.3 * area(outer)
             assert (decode(mask) <= decode(outer)).all()
+
+
+def test_difficult_cells_are_ignored_until_somebody_decides(database: Database, store: FileStore) -> None:
+    """Open and confirmed: neither cell nor background. Resolved: trained on as what it is."""
+    boxes = {
+        name: (10.0 + 40 * i, 20.0, 40.0 + 40 * i, 50.0) for i, name in enumerate(("open", "confirmed", "resolved"))
+    }
+    ada, bob = ("ls:1:1", 0, "ada@x"), ("ls:1:2", 1, "bob@x")
+    said = [("open", ada, DIFFICULT), ("confirmed", ada, DIFFICULT), ("confirmed", bob, DIFFICULT)]
+    said += [("resolved", ada, DIFFICULT), ("resolved", bob, "ring")]
+    with database.session() as session:
+        image, _ = add_smear(session, store, 1)
+        for name, (thread, minute, expert), label in said:
+            cell = add_cell(session, image.id, name)
+            say(session, cell, label, thread, minute, box=boxes[name], expert=expert)
+        stands = {boxes[name] for name in ("open", "confirmed")}
+        assert sorted(cell.state for cell in difficult_cells(session)) == sorted(boxes)
+        manifests = [snapshot(session, role) for role in ROLES]
+    for manifest in manifests:
+        (sample,) = samples(manifest, store)
+        assert sample.labels == ("ring",)
+        np.testing.assert_array_equal(sample.boxes, [boxes["resolved"]])
+        assert {tuple(box) for box in manifest.images[0].ignore_boxes().tolist()} == stands
+        assert stands <= {tuple(box) for box in sample.ignore_boxes.tolist()}
 
 
 def test_a_changed_image_file_is_noticed(sqlite_database: Database, store: FileStore) -> None:
