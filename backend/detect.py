@@ -20,10 +20,11 @@ from torch import Tensor
 from backend.backbones import TRUNKS, fold_batch_norm
 from backend.checkpoints import load_strictly, load_weights, save_weights
 from backend.detector_model import CellMaskRCNN, Limits
+from backend.embed import EMBEDDING_SIZE, embed
 from backend.errors import DeviceUnavailable, WeightsCorrupt
 from backend.fused_convolutions import available, fuse_convolutions
 from backend.instances import CLASS_INDEX, CLASSES, ROLES, Instances, Rle, role_classes
-from backend.look import Sight, find_cells, mask_probabilities, prefers_bf16, run_trunk
+from backend.look import Sight, find_cells, mask_probabilities, middle_features, prefers_bf16, run_trunk
 from backend.masks import paste
 from backend.presets import PRESETS
 from backend.unknown_truth import TruthRules
@@ -149,7 +150,7 @@ class Detector:
         return replace(sight.cells, masks=sight.masks(sight.cells.boxes)) if masks else sight.cells
 
     def look(self, image: NDArray[np.uint8], beside: Sight | None = None) -> Sight:
-        """The cells of image (h, w, 3) uint8 RGB, and a way to the mask of any box in it.
+        """The cells of image (h, w, 3) uint8 RGB, and ways to the mask and to the embedding of any box in it.
 
         beside: what another detector saw in the same image; its trunk's maps are used where the trunk is the same.
         """
@@ -166,7 +167,8 @@ class Detector:
                 trunk = run_trunk(self.model, [resize_image(image, self.config)], self.device)
             features, found = find_cells(self.model, trunk)
         cells = self._instances(found[0], trunk.sizes[0], full)
-        return Sight(cells, partial(self._masks, features, trunk.sizes[0], full), eyes, trunk)
+        masks = partial(self._masks, features, trunk.sizes[0], full)
+        return Sight(cells, masks, partial(self._embeddings, features, trunk.sizes[0], full), eyes, trunk)
 
     def detect_many(self, images: Sequence[NDArray[np.uint8]], masks: bool = False) -> Iterator[Instances]:
         """`detect` for many images, in order, several at a time where the device gains by it."""
@@ -214,6 +216,16 @@ class Detector:
         with self._computing():
             masks = mask_probabilities(self.model, features, small, scaled)
         return [paste(mask, box, full) for mask, box in zip(masks, boxes, strict=True)]
+
+    def _embeddings(
+        self, features: dict[str, Tensor], scaled: tuple[int, int], full: tuple[int, int], boxes: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        if not len(boxes):
+            return np.zeros((0, EMBEDDING_SIZE), dtype=np.float32)
+        small = torch.from_numpy(boxes / _factors(scaled, full)).to(self.device)
+        with self._computing():
+            described = middle_features(features, small, scaled)
+        return embed(described)
 
 
 def check_image(image: NDArray[np.uint8]) -> None:

@@ -17,9 +17,14 @@ from torchvision.models.detection.image_list import ImageList
 
 from backend.detector_model import CellMaskRCNN
 from backend.instances import Instances, Rle
+from backend.roi_pool import BagRoIAlign
 
 MASKS_AT_A_TIME = {"cpu": 16}  # so many stay in a processor's cache from layer to layer
 DIVISOR = 32  # sides of a batch are padded to its multiples: the coarsest stride
+MIDDLE = (
+    5 / 7
+)  # of each side of a box: what lies there tells cells apart better than the whole box (`backend/embed.py`)
+MIDDLE_STRIDE = 8  # px: all cells are described from one level, or similar ones of two sizes would not be comparable
 
 
 class TrunkMaps(NamedTuple):
@@ -37,13 +42,15 @@ class TrunkMaps(NamedTuple):
 class Sight:
     """One detector's view of one image.
 
-    cells: what it found, without masks. masks: the mask of each of these boxes (N, 4) float32 xyxy px of the image,
-    read from this detector's features; only then does its mask head run. eyes: what the trunk's maps depend on beside
-    the image, None when unknown. trunk: those maps, for another detector with the same eyes.
+    cells: what it found, without masks. For any boxes (N, 4) float32 xyxy px of the image, read from this detector's
+    features: masks, the mask of each (only then does its mask head run), and embeddings, what each looks like, (N,
+    EMBEDDING_SIZE) float32 of unit length (`backend/embed.py`). eyes: what the trunk's maps depend on beside the image,
+    None when unknown. trunk: those maps, for another detector with the same eyes.
     """
 
     cells: Instances
     masks: Callable[[NDArray[np.float32]], list[Rle]]
+    embeddings: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     eyes: tuple[Any, ...] | None = None
     trunk: TrunkMaps | None = None
 
@@ -91,3 +98,16 @@ def mask_probabilities(
     step = MASKS_AT_A_TIME.get(boxes.device.type, len(boxes))
     parts = [model.roi_heads.mask_logits(features, [part], [size]) for part in boxes.split(max(step, 1))]
     return torch.cat(parts).sigmoid().cpu().numpy()
+
+
+def middle_features(features: dict[str, Tensor], boxes: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
+    """(N, C) float32: the mean of the pyramid's features over the middle of each box.
+
+    boxes: (N, 4) px of the one image of `size` (h, w) that the features stem from.
+    """
+    strides = {name: size[0] / level.shape[2] for name, level in features.items()}
+    level = min(strides, key=lambda name: abs(np.log2(strides[name] / MIDDLE_STRIDE)))
+    shrink = (boxes[:, 2:] - boxes[:, :2]) * (1 - MIDDLE) / 2
+    middles = torch.cat([boxes[:, :2] + shrink, boxes[:, 2:] - shrink], dim=1)
+    pooled = BagRoIAlign((level,), 3, canonical_px=112)(features, [middles], [size])
+    return pooled.float().mean(dim=(2, 3)).cpu().numpy()

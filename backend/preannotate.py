@@ -27,9 +27,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class PreAnnotation:
-    """The cells proposed for one image, and the seconds it took to find them."""
+    """The cells proposed for one image, what each looks like, and the seconds it took to find them.
+
+    embeddings: (N, EMBEDDING_SIZE) float32 of unit length, as `all_cells` sees the fused boxes (`backend/embed.py`).
+    """
 
     fused: FusedInstances
+    embeddings: NDArray[np.float32]
     seconds: float
 
 
@@ -43,7 +47,8 @@ def preannotate(image: NDArray[np.uint8], pair: Pair, masks: bool = False) -> Pr
     fused = fuse(signed(sights[0].cells, 0), signed(sights[1].cells, 1), pair.fusion)
     likely = fused.cells.probabilities.sum(axis=1) >= pair.fusion.show_threshold
     proposed = with_masks(fused.select(likely), sights if masks else None)
-    return PreAnnotation(proposed, time.perf_counter() - started)
+    embeddings = sights[0].embeddings(proposed.cells.boxes)
+    return PreAnnotation(proposed, embeddings, time.perf_counter() - started)
 
 
 def look_twice(image: NDArray[np.uint8], pair: Pair) -> tuple[Sight, Sight]:

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
+from backend.embed import codes
 from backend.errors import NoTrainedModel
-from backend.instances import CLASSES, SOURCES, FusedInstances
+from backend.instances import CLASSES, SOURCES
 from backend.label_studio.regions import RegionCell
 from backend.store import FileStore, weights_file
 from db import predictions, versions
@@ -29,7 +30,7 @@ from db.session import Database
 
 if TYPE_CHECKING:
     from backend.detect import Detector
-    from backend.preannotate import Pair
+    from backend.preannotate import Pair, PreAnnotation
 
 log = logging.getLogger(__name__)
 
@@ -131,12 +132,13 @@ def predict_and_store(
 
     result = preannotate(read_image(store.read(image.file, image.sha256)), served.pair, masks=masks)
     with database.session() as session:
-        return predictions.add_prediction(session, image.id, served.row.id, cell_rows(result.fused), result.seconds).id
+        return predictions.add_prediction(session, image.id, served.row.id, cell_rows(result), result.seconds).id
 
 
-def cell_rows(fused: FusedInstances) -> list[CellRow]:
-    """Fused cells as rows of the record; keys are resolved there."""
-    cells = fused.cells
+def cell_rows(found: PreAnnotation) -> list[CellRow]:
+    """The proposed cells as rows of the record, with what they look like; keys are resolved there."""
+    fused, cells = found.fused, found.fused.cells
+    kinds = codes(found.embeddings)
     return [
         CellRow(
             key=None,
@@ -150,6 +152,8 @@ def cell_rows(fused: FusedInstances) -> list[CellRow]:
             pair_iou=_number(fused.pair_iou[i]),
             disputed=bool(fused.disputed[i]),
             mask=cells.masks[i]["counts"] if len(cells.masks) else None,
+            code=int(kinds[i]),
+            embedding=found.embeddings[i],
         )
         for i in range(len(fused))
     ]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from backend.embed import embed
 from backend.instances import CLASS_INDEX, CLASSES, Instances
 from backend.look import Sight
 
@@ -44,8 +45,8 @@ class DiscDetector:
         self.score = 0.9 - tint
 
     def look(self, image: NDArray[np.uint8], beside: Sight | None = None) -> Sight:
-        """What `detect` finds; of masks it knows nothing."""
-        return Sight(self.detect(image), masks=lambda boxes: [])
+        """What `detect` finds; of masks it knows nothing, and cells look to it as dark as they are large."""
+        return Sight(self.detect(image), masks=lambda boxes: [], embeddings=lambda boxes: embed(_looks(image, boxes)))
 
     def detect(self, image: NDArray[np.uint8], masks: bool = False) -> Instances:
         """The discs of the image (h, w, 3) uint8, left to right."""
@@ -62,3 +63,10 @@ class DiscDetector:
             scores=np.full(len(boxes), self.score, dtype=np.float32),
             probabilities=probabilities,
         )
+
+
+def _looks(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, 2) float32: the mean shade of each box's middle, and its width, in px."""
+    middles = ((boxes[:, :2] + boxes[:, 2:]) / 2).astype(int)
+    shades = [float(image[y, x].mean()) for x, y in middles]
+    return np.column_stack([shades, boxes[:, 2] - boxes[:, 0]]).astype(np.float32).reshape(-1, 2)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import roi_align
 
 from al_loop.render import render_smear
 from backend.detect import (
@@ -16,11 +17,13 @@ from backend.detect import (
     save_detector,
     trunk_sha256,
 )
+from backend.embed import EMBEDDING_SIZE
 from backend.fuse import FusionConfig, fuse
-from backend.look import Sight
+from backend.look import MIDDLE, Sight, middle_features
 from backend.masks import bounding_box
 from backend.overlap import iou_matrix
 from backend.preannotate import Pair, look_twice, preannotate, signed, with_masks
+from backend.serving import cell_rows
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +146,40 @@ def test_the_mask_head_sees_only_what_is_shown(sharing: Pair, monkeypatch: pytes
     picky = replace(sharing, fusion=replace(sharing.fusion, show_threshold=threshold))
     shown = preannotate(IMAGE, picky, masks=True).fused
     assert 0 < len(shown) == sum(seen) < len(everything)
+
+
+def test_every_proposed_cell_has_an_embedding_as_all_cells_sees_it(sharing: Pair) -> None:
+    found = preannotate(IMAGE, sharing)
+    assert found.embeddings.dtype == np.float32
+    assert found.embeddings.shape == (len(found.fused), EMBEDDING_SIZE)
+    np.testing.assert_allclose(np.linalg.norm(found.embeddings, axis=1), 1, atol=1e-5)
+    expected = sharing.all_cells.look(IMAGE).embeddings(found.fused.cells.boxes)
+    np.testing.assert_allclose(found.embeddings, expected, atol=1e-5)
+    nothing = preannotate(IMAGE, replace(sharing, fusion=FusionConfig(show_threshold=1.1)))
+    assert nothing.embeddings.shape == (0, EMBEDDING_SIZE)
+    assert cell_rows(nothing) == []
+
+
+@pytest.mark.parametrize("preset", ["lite", "resnet50"])
+def test_an_embedding_describes_the_middle_of_its_box_at_stride_8(preset: str) -> None:
+    """Against torchvision's own pooling, on maps of every level, for cells small and large."""
+    torch.manual_seed(0)
+    levels = {"lite": (8, 16, 32), "resnet50": (4, 8, 16, 32, 64)}[preset]
+    maps = {str(i): torch.rand(1, 6, -(-640 // stride), -(-800 // stride)) for i, stride in enumerate(levels)}
+    boxes = torch.tensor([[10.0, 20.0, 66.0, 76.0], [100.0, 300.0, 310.0, 510.0], [700.0, 5.0, 714.0, 40.0]])
+    middles = (boxes.reshape(-1, 2, 2) - boxes.reshape(-1, 2, 2).mean(1, keepdim=True)) * MIDDLE
+    middles = (middles + boxes.reshape(-1, 2, 2).mean(1, keepdim=True)).reshape(-1, 4)
+    eight = maps[str(levels.index(8))]
+    expected = roi_align(eight, [middles], 3, 1 / 8, sampling_ratio=2).mean(dim=(2, 3))
+    np.testing.assert_allclose(middle_features(maps, boxes, (640, 800)), expected.numpy(), atol=1e-5)
+
+
+def test_embeddings_in_bfloat16_are_nearly_the_same(sharing: Pair) -> None:
+    boxes = preannotate(IMAGE, sharing).fused.cells.boxes
+    detector = sharing.all_cells
+    exact = detector.look(IMAGE).embeddings(boxes)
+    half = Detector(detector.config, detector.model, "cpu", detector.trunk_sha256, bf16=True).look(IMAGE)
+    assert ((half.embeddings(boxes) * exact).sum(axis=1) > 0.99).all()
 
 
 @pytest.mark.parametrize("bf16", [False, True])

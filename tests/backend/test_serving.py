@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from backend.detect import DetectorConfig, build_detector, save_detector
+from backend.embed import EMBEDDING_SIZE, codes
 from backend.errors import NoTrainedModel, WeightsCorrupt
 from backend.fuse import FusionConfig
 from backend.instances import CLASSES
@@ -19,6 +20,7 @@ from backend.serving import PairCache, active_pair, cell_rows, predict_and_store
 from db import predictions, versions
 from db.answers import ServingPair
 from db.errors import NotFound
+from db.packed import embeddings
 from tests import builders
 from tests.backend.server import Bench
 from tests.backend.smears import DiscDetector, smear
@@ -109,14 +111,16 @@ def test_our_own_weights_are_loaded_and_the_unchanged_detector_is_kept(bench: Be
 
 def test_rows_hold_what_fusion_found() -> None:
     pair = Pair("p", DiscDetector("all_cells"), DiscDetector("infected"), FusionConfig())  # type: ignore[arg-type]
-    fused = preannotate(smear(3, cells=3), pair).fused
-    rows = cell_rows(fused)
+    found = preannotate(smear(3, cells=3), pair)
+    fused, rows = found.fused, cell_rows(found)
     assert len(rows) == 3
     for index, row in enumerate(rows):
         assert row.box == pytest.approx(fused.cells.boxes[index])
         assert row.label == fused.cells.class_names()[index]
         assert len(row.probabilities) == len(CLASSES)
         assert row.key is None
+        np.testing.assert_array_equal(row.embedding, found.embeddings[index])
+        assert row.code == codes(found.embeddings)[index]
     alone = [row for row in rows if row.source == "all_cells"]
     assert len(alone) == 2
     assert all(row.score_infected is None and row.pair_iou is None for row in alone)
@@ -132,6 +136,9 @@ def test_stored_once_and_read_back_for_label_studio(bench: Bench) -> None:
     with bench.database.session(read_only=True) as session:
         stored = predictions.predicted_cells(session, first)
         cells = region_cells(session, first)
+        looks = embeddings(session, [first])[first]
         with pytest.raises(NotFound):
             region_cells(session, first + 1)
+    assert looks.shape == (len(stored), EMBEDDING_SIZE)
+    np.testing.assert_allclose(np.linalg.norm(looks, axis=1), 1, atol=1e-3)
     assert [(c.key, c.label, c.score) for c in cells] == [(key, row.label, row.score) for row, key in stored]
