@@ -33,7 +33,7 @@ from db import assignments, queue
 from db.labels import class_counts, newest_revision_id
 from db.models import ReviewItem, Slot, Split, Way
 from db.packed import embeddings
-from db.pool import WaitingImages, called_difficult, predicted_images, reviewed_cells, reviewed_codes, waiting_images
+from db.pool import WaitingImages, answered_cells, called_difficult, predicted_images, reviewed_cells, waiting_images
 from db.projects import ways
 from db.queue import CellRank, QueueEntry
 from db.runs import metrics_of, newest_evaluation
@@ -94,7 +94,7 @@ def rank(database: Database, *, config: RankConfig | None = None) -> RankingSumm
         counts, newest = class_counts(session, Split.train), newest_revision_id(session)
         ap = known_ap(session, pair.id) if config.use_ap else {}
         weights = rarity_weights(counts, config.acquisition, ap)
-        known = Known(reviewed_cells(session), called_difficult(session), reviewed_codes(session, pair.id))
+        known = Known(reviewed_cells(session), called_difficult(session), answered_cells(session, pair.id))
         items = queue.pending(session)
         offer, rows = make_offer(waiting, known, weights, config, frozenset(ways(session)), items)
         among = candidates(offer, config.batch)

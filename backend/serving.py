@@ -138,7 +138,7 @@ def predict_and_store(
 def cell_rows(found: PreAnnotation) -> list[CellRow]:
     """The proposed cells as rows of the record, with what they look like; keys are resolved there."""
     fused, cells = found.fused, found.fused.cells
-    kinds = codes(found.embeddings)
+    kinds = codes(found.embeddings) + 1  # 0 is "no kind": predicted before embeddings were kept
     return [
         CellRow(
             key=None,

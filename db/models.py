@@ -458,20 +458,24 @@ class RankedCell(Base):
 
 
 class Suspicion(Base):
-    """Why one label may be wrong, by what a pair that never trained on it saw. Append-only.
+    """Why one label may be wrong or missing, by what a pair that never trained on it saw. Append-only.
 
     It ends when the label is not the cell's current one any more, or when another expert has read the cell.
     """
 
     __tablename__ = "suspicions"
-    __table_args__ = (UniqueConstraint("revision_id", "pair_id"),)
+    __table_args__ = (
+        UniqueConstraint("cell_id", "pair_id", "kind"),
+        CheckConstraint("kind IN ('label', 'nothing', 'overlooked', 'misplaced')", name="kind"),
+        CheckConstraint("(kind = 'overlooked') = (revision_id IS NULL)", name="revision"),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
-    revision_id: Mapped[int] = mapped_column(ForeignKey("label_revisions.id"))  # the label in doubt
     pair_id: Mapped[int] = mapped_column(ForeignKey("model_pairs.id"))
-    cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"), index=True)
+    cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"))
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    revision_id: Mapped[int | None] = mapped_column(ForeignKey("label_revisions.id"))  # the label in doubt
     predicted_cell_id: Mapped[int | None] = mapped_column(ForeignKey("predicted_cells.id"))
-    kind: Mapped[str] = mapped_column(String(16))  # label | overlooked | misplaced
+    kind: Mapped[str] = mapped_column(String(16))  # as in al_loop.suspicion
     score: Mapped[float]  # 0 to 1
     reason: Mapped[str] = mapped_column(String(255))
     created_at: Mapped[datetime] = mapped_column(default=now)

@@ -94,14 +94,14 @@ def called_difficult(session: Session) -> NDArray[np.int64]:
     return np.array(sorted(session.scalars(query)), dtype=np.int64)
 
 
-def reviewed_codes(session: Session, pair_id: int) -> NDArray[np.int64]:
-    """(2**16,) int64: how many cells of each kind (`PackedCells.code`) lie in fields experts have answered whole."""
+def answered_cells(session: Session, pair_id: int) -> PackedCells:
+    """What this pair predicted in the train images that an expert or an import has answered whole."""
     answered = images_with_live_review([ReviewStatus.submitted])
     rows = session.execute(
         select(Image.id, PackedPrediction.count, PackedPrediction.cells)
         .join(Prediction, Prediction.image_id == Image.id)
         .join(PackedPrediction, PackedPrediction.prediction_id == Prediction.id)
         .where(Prediction.pair_id == pair_id, Image.split == Split.train, Image.id.in_(answered))
+        .order_by(Image.id)
     )
-    packed = unpack((row[0], row[1], row[2]) for row in rows)
-    return np.bincount(packed.cells["code"], minlength=1 << 16).astype(np.int64)
+    return unpack((row[0], row[1], row[2]) for row in rows)

@@ -120,7 +120,7 @@ def test_rows_hold_what_fusion_found() -> None:
         assert len(row.probabilities) == len(CLASSES)
         assert row.key is None
         np.testing.assert_array_equal(row.embedding, found.embeddings[index])
-        assert row.code == codes(found.embeddings)[index]
+        assert row.code == codes(found.embeddings)[index] + 1
     alone = [row for row in rows if row.source == "all_cells"]
     assert len(alone) == 2
     assert all(row.score_infected is None and row.pair_iou is None for row in alone)

@@ -11,7 +11,7 @@ from db.errors import RecordError
 from db.migrate import downgrade, upgrade
 from db.models import Cell, PackedPrediction, Way
 from db.packed import embeddings, unpack
-from db.pool import image_cells, reviewed_cells, reviewed_codes, waiting_images
+from db.pool import answered_cells, image_cells, reviewed_cells, waiting_images
 from db.session import Database
 from tests.builders import add_active_pair, add_image, add_review, cell_row, say
 
@@ -67,7 +67,7 @@ def test_the_pool_is_read_with_its_slides_and_what_was_reviewed(database: Databa
         assert waiting.ids.tolist() == [one.id, two.id]
         assert waiting.slides.tolist() == [1, 0]
         assert waiting.cells.image.tolist() == [one.id] * 2 + [two.id] * 2
-        assert reviewed_codes(session, pair.id)[3] == 2
+        assert answered_cells(session, pair.id).image.tolist() == [done.id] * 2
         assert reviewed_cells(session).tolist() == []
         answered = session.get_one(Cell, cells[1])
         say(session, answered, "ring", "ls:2:1", way=Way.cell)

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from db import predictions, second_readings
 from db.models import Cell, Image, ModelPair, Suspicion, Way
 from db.session import Database
-from tests.builders import add_active_pair, add_image, cell_row, say
+from tests.builders import add_active_pair, add_image, add_review, cell_row, say
 
 
 def predicted(session: Session, pair: ModelPair, **image: object) -> tuple[Image, Cell]:
@@ -64,3 +64,16 @@ def test_suspicions_of_current_labels_that_one_has_read(database: Database) -> N
         assert kinds(session, pair) == [(high, "label", ()), (middle, "label", ()), (low, "label", ())]
         say(session, cells[1], "ring", "ls:2:9", 1, expert="ben@example.org", way=Way.cell)
         assert [cell for cell, *_ in kinds(session, pair)] == [middle, low], "an import is no dissenting expert"
+
+
+def test_an_overlooked_cell_is_not_for_those_who_reviewed_its_field(database: Database) -> None:
+    with database.session() as session:
+        pair = add_active_pair(session)
+        image, cell = predicted(session, pair)
+        add_review(session, image)
+        doubt = {"pair_id": pair.id, "cell_id": cell.id, "image_id": image.id, "reason": "No label here"}
+        session.add(Suspicion(kind="overlooked", score=0.8, **doubt))
+        session.flush()
+        assert kinds(session, pair) == [(cell.id, "overlooked", ("ada@example.org",))]
+        say(session, cell, None, "ls:2:1", 1, expert="ben@example.org", way=Way.cell)
+        assert kinds(session, pair) == [], "it was no cell"

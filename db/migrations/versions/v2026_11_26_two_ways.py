@@ -125,24 +125,25 @@ def create_suspicions() -> None:
     op.create_table(
         "suspicions",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("revision_id", sa.Integer(), nullable=False),
         sa.Column("pair_id", sa.Integer(), nullable=False),
         sa.Column("cell_id", sa.Integer(), nullable=False),
         sa.Column("image_id", sa.Integer(), nullable=False),
+        sa.Column("revision_id", sa.Integer(), nullable=True),
         sa.Column("predicted_cell_id", sa.Integer(), nullable=True),
         sa.Column("kind", sa.String(16), nullable=False),
         sa.Column("score", sa.Double(), nullable=False),
         sa.Column("reason", sa.String(255), nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_suspicions"),
-        sa.ForeignKeyConstraint(["revision_id"], ["label_revisions.id"], name="fk_suspicions_revision_id"),
         sa.ForeignKeyConstraint(["pair_id"], ["model_pairs.id"], name="fk_suspicions_pair_id"),
         sa.ForeignKeyConstraint(["cell_id"], ["cells.id"], name="fk_suspicions_cell_id"),
         sa.ForeignKeyConstraint(["image_id"], ["images.id"], name="fk_suspicions_image_id"),
+        sa.ForeignKeyConstraint(["revision_id"], ["label_revisions.id"], name="fk_suspicions_revision_id"),
         sa.ForeignKeyConstraint(["predicted_cell_id"], ["predicted_cells.id"], name="fk_suspicions_predicted_cell_id"),
-        sa.UniqueConstraint("revision_id", "pair_id", name="uq_suspicions_revision_id_pair_id"),
+        sa.UniqueConstraint("cell_id", "pair_id", "kind", name="uq_suspicions_cell_id_pair_id_kind"),
+        sa.CheckConstraint("kind IN ('label', 'nothing', 'overlooked', 'misplaced')", name=op.f("ck_suspicions_kind")),
+        sa.CheckConstraint("(kind = 'overlooked') = (revision_id IS NULL)", name=op.f("ck_suspicions_revision")),
     )
-    op.create_index("ix_suspicions_cell_id", "suspicions", ["cell_id"])
     op.create_index("ix_suspicions_image_id", "suspicions", ["image_id"])
 
 
