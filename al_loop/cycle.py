@@ -18,6 +18,7 @@ from al_loop import promote as promoting
 from al_loop import push as pushing
 from al_loop import rank as ranking
 from al_loop import retrain as retraining
+from al_loop import suspect as suspecting
 from al_loop.jobs import current_loop
 from al_loop.preannotate_pool import preannotate_pool
 from backend.errors import CellloopError, NotEnoughData
@@ -36,6 +37,7 @@ def turn(run_id: int) -> dict[str, Any]:
         promoted = promote(run_id, version_id, evaluation_id)
         if promoted:
             preannotate(run_id)
+        suspect()
         rank()
         pushed = push(run_id)
         finish(run_id, version_id, promoted)
@@ -55,6 +57,7 @@ def follow() -> dict[str, Any]:
     """Let everything follow the pair that serves: after an import, a rollback, or a person's promotion."""
     try:
         preannotate(None)
+        suspect()
         rank()
     except CellloopError as error:
         return {"pushed": [], "trouble": [str(error)]}
@@ -106,8 +109,14 @@ def preannotate(run_id: int | None) -> int:
 
 
 @DBOS.step()
+def suspect() -> int:
+    """Labels in doubt, by what models that never trained on them have seen. Returns how many are new."""
+    return suspecting.suspect(current_loop().database).added
+
+
+@DBOS.step()
 def rank() -> int:
-    """Every image of the pool by what it is worth now. Returns how many wait."""
+    """The next batch of fields and cells by what they are worth now. Returns how many images wait."""
     return ranking.rank(current_loop().database).images
 
 

@@ -28,6 +28,8 @@ VERBS: tuple[str, ...] = (
     "evaluate",
     "agreement",
     "difficult",
+    "suspicious",
+    "stopping",
     "crossval",
     "promote",
     "rollback",
