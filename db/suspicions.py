@@ -53,8 +53,8 @@ def seen_cells(session: Session, prediction_id: int) -> Sequence[Row[Any]]:
 
 def add_suspicions(session: Session, rows: Iterable[SuspicionRow]) -> int:
     """Append what is not known yet; how many. A cell is suspected once by each pair and kind."""
-    rows = session.execute(select(Suspicion.cell_id, Suspicion.pair_id, Suspicion.kind))
-    known = {(cell, pair, kind) for cell, pair, kind in rows}
+    stored = session.execute(select(Suspicion.cell_id, Suspicion.pair_id, Suspicion.kind))
+    known = {(cell, pair, kind) for cell, pair, kind in stored}
     fresh = {(row.cell_id, row.pair_id, row.kind): row for row in rows}
     values = [vars(row) | {"reason": row.reason[:255]} for key, row in sorted(fresh.items()) if key not in known]
     if values:
