@@ -28,6 +28,7 @@ class CachedImage:
 
     pixels: (h, w, 3) uint8 RGB. boxes: (N, 4) float32 xyxy px of `pixels`. labels: (N,) int64, 1-based output
     channel of the detector. chips: N masks (bool), each covering its box rounded outwards. ignore: (M, 4) float32.
+    reviewed: (R, 4) float32, where experts looked, if not everywhere. known: that share of the image's cells.
     """
 
     pixels: NDArray[np.uint8]
@@ -35,6 +36,8 @@ class CachedImage:
     labels: NDArray[np.int64]
     chips: tuple[NDArray[np.bool_], ...]
     ignore: NDArray[np.float32]
+    reviewed: NDArray[np.float32] | None = None
+    known: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ def cache_image(sample: TrainingSample, detector: DetectorConfig) -> CachedImage
         labels=np.array([classes.index(sample.labels[index]) + 1 for index in known], dtype=np.int64),
         chips=tuple(chips),
         ignore=(sample.ignore_boxes.reshape(-1, 4) * factor).astype(np.float32),
+        reviewed=None if sample.reviewed is None else (sample.reviewed * factor).astype(np.float32),
+        known=sample.known,
     )
 
 
@@ -121,6 +126,8 @@ def choose_focus(
 ) -> Focus:
     """Where to look next: with probability `rare_share` at a cell of a rare class, else anywhere in any image.
 
+    An image of which only some cells were reviewed is drawn as often as the share of them, and looked at there.
+
     common: the channel that is no rare class (the red blood cell), if the detector has it. A rare class is drawn
     with the square root of its frequency: met more often than it occurs, yet not so often that its few cells are
     learned by heart.
@@ -136,7 +143,13 @@ def choose_focus(
         image = int(owners[cell])
         box = np.concatenate([entry.boxes for entry in images])[cell]
         return Focus(image, float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2)
-    image = int(rng.integers(len(images)))
+    known = np.array([entry.known for entry in images])
+    partly = known.min() < 1
+    image = int(rng.choice(len(images), p=known / known.sum()) if partly else rng.integers(len(images)))
+    reviewed = images[image].reviewed
+    if reviewed is not None:
+        x1, y1, x2, y2 = (float(value) for value in reviewed[rng.integers(len(reviewed))])
+        return Focus(image, (x1 + x2) / 2, (y1 + y2) / 2)
     height, width = images[image].pixels.shape[:2]
     return Focus(image, float(rng.uniform(0, width)), float(rng.uniform(0, height)))
 

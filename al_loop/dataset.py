@@ -1,4 +1,4 @@
-"""What a detector is trained on and judged by: labelled images and their current labels, read from SQL.
+"""What a detector is trained on and judged by: labelled images and their current labels.
 
 A manifest is the exact list of images, boxes, labels and experts' masks, with a hash over it; it is stored with the
 model version it produced. Masks that no expert drew are derived from the boxes when samples are made, so a better
@@ -20,17 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from backend.errors import NotEnoughData
 from backend.images import read_image
-from backend.instances import CLASS_INDEX, DIFFICULT, Instances, Rle, role_classes
+from backend.instances import CLASS_INDEX, DIFFICULT, Instances, Rle
 from backend.masks import mask_from_box
 from db.images import by_ids
-from db.labels import LiveLabel, current_labels, labelled_images, newest_revision_id
-from db.models import Image, Split
+from db.labels import LiveLabel, current_labels
+from db.models import Image
 
 BORDER_SHARE = 0.25  # of a median cell: cells that the border cuts often went unlabelled, so they are no negatives
 MIN_SIDE_PX = 1.0
 READERS = 2  # decoding runs outside Python's lock
+
+Box = tuple[float, float, float, float]  # xyxy px
 
 
 class Files(Protocol):
@@ -46,19 +47,35 @@ class LabelledCell:
     """One current label. label: a class or "difficult"; box: xyxy px; mask: COCO counts, where an expert drew one."""
 
     label: str
-    box: tuple[float, float, float, float]
+    box: Box
     mask: str | None = None
 
 
 @dataclass(frozen=True)
+class Partial:
+    """What else is known of an image whose cells were reviewed one by one, beside the cells a role learns.
+
+    background: boxes that experts looked at and that are no cell of the role. unreviewed: boxes that a model calls
+    cells and nobody looked at: neither cell nor background.
+    """
+
+    background: tuple[Box, ...] = ()
+    unreviewed: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True)
 class LabelledImage:
-    """One image and all its current labels. file: path in the file store. width, height: px."""
+    """One image and its current labels: of all its cells, or of those reviewed one by one where it is `partial`.
+
+    file: path in the file store. width, height: px.
+    """
 
     sha256: str
     file: str
     width: int
     height: int
     cells: tuple[LabelledCell, ...]
+    partial: Partial | None = None
 
     def truth(self) -> Instances:
         """The cells as the truth of an evaluation: no difficult ones; masks only when every cell has one."""
@@ -72,8 +89,10 @@ class LabelledImage:
         )
 
     def ignore_boxes(self) -> NDArray[np.float32]:
-        """Boxes (M, 4) float32 xyxy px that count neither for nor against a detection: the difficult cells."""
+        """Boxes (M, 4) float32 xyxy px that count neither for nor against a detection: difficult, unreviewed."""
         boxes = [cell.box for cell in self.cells if cell.label == DIFFICULT]
+        if self.partial is not None:
+            boxes += self.partial.unreviewed
         return np.array(boxes, dtype=np.float32).reshape(-1, 4)
 
     def rle(self, counts: str) -> Rle:
@@ -84,16 +103,27 @@ class LabelledImage:
     def from_json(cls, value: dict[str, Any]) -> LabelledImage:
         """The inverse of `dataclasses.asdict`."""
         cells = tuple(LabelledCell(c["label"], tuple(c["box"]), c["mask"]) for c in value["cells"])
-        return cls(value["sha256"], value["file"], value["width"], value["height"], cells)
+        parts = value.get("partial")  # absent in rows that are older than it
+        partial = parts and Partial(
+            *(tuple(tuple(box) for box in parts[name]) for name in ("background", "unreviewed"))
+        )
+        return cls(value["sha256"], value["file"], value["width"], value["height"], cells, partial)
 
 
 def content_hash(images: Sequence[LabelledImage]) -> str:
-    """sha256 (hex) over images and labels, whatever their order."""
-    rows = sorted(
-        [image.sha256, sorted([cell.label, [round(v, 2) for v in cell.box], cell.mask or ""] for cell in image.cells)]
-        for image in images
-    )
+    """sha256 (hex) over images and labels, whatever their order; partial ones differ from complete ones."""
+    rows = sorted(_content(image) for image in images)
     return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
+
+
+def _content(image: LabelledImage) -> list[Any]:
+    def rounded(box: Box) -> list[float]:
+        return [round(value, 2) for value in box]
+
+    said: list[Any] = [image.sha256, sorted([cell.label, rounded(cell.box), cell.mask or ""] for cell in image.cells)]
+    if image.partial is not None:
+        said += [sorted(map(rounded, boxes)) for boxes in (image.partial.background, image.partial.unreviewed)]
+    return said
 
 
 @dataclass(frozen=True)
@@ -127,6 +157,7 @@ class TrainingSample:
     sha256, path: of the image file. boxes: (N, 4) float32 xyxy px. labels: N class names of the role.
     masks: N COCO RLEs of the whole image (None: this cell has a box only). mask_sources: N of
     expert | otsu | ellipse | none. ignore_boxes: (M, 4) float32 xyxy px, neither cell nor background.
+    reviewed: (R, 4) float32 xyxy px, where experts looked, if not everywhere. known: that share of the image's cells.
     """
 
     sha256: str
@@ -136,59 +167,35 @@ class TrainingSample:
     masks: tuple[Rle | None, ...]
     mask_sources: tuple[str, ...]
     ignore_boxes: NDArray[np.float32]
-
-
-def snapshot(session: Session, role: str, newest_revision: int | None = None) -> DatasetManifest:
-    """The labelled train images and their labels as of `newest_revision` (default: now), for this role.
-
-    Raises NotEnoughData when no image is labelled, or none of their cells belongs to the role.
-    """
-    until = newest_revision_id(session) if newest_revision is None else newest_revision
-    images = labelled_images(session, Split.train)
-    labels = _by_image(current_labels(session, [image.id for image in images], newest_revision_id=until))
-    # An image without any label was labelled later, unless it has none to this day: then it is simply empty.
-    bare = [image.id for image in images if image.id not in labels]
-    later = {label.image_id for label in current_labels(session, bare)} if bare else set()
-    wanted = {*role_classes(role), DIFFICULT}
-    found = [
-        _labelled(image, [label for label in labels[image.id] if label.label in wanted])
-        for image in images
-        if image.id not in later
-    ]
-    manifest = DatasetManifest(role, until, tuple(found), content_hash(found))
-    if not any(label != DIFFICULT for label in manifest.class_counts()):
-        raise NotEnoughData(
-            f"{role}: expected labelled train images with {', '.join(role_classes(role))}, got {len(found)} images "
-            f"with {manifest.class_counts() or 'none'}; import labels or review some images first"
-        )
-    return manifest
+    reviewed: NDArray[np.float32] | None = None
+    known: float = 1.0
 
 
 def truth(session: Session, image_ids: Collection[int]) -> list[LabelledImage]:
-    """These images with their current labels, in the order of their ids."""
+    """These completely labelled images with their current labels, in the order of their ids."""
     images = by_ids(session, image_ids)
-    labels = _by_image(current_labels(session, image_ids))
-    return [_labelled(images[image_id], labels[image_id]) for image_id in sorted(images)]
+    said: dict[int, list[LiveLabel]] = defaultdict(list)
+    for label in current_labels(session, image_ids):
+        said[label.image_id].append(label)
+    return [labelled(images[image_id], said[image_id]) for image_id in sorted(images)]
 
 
-def _by_image(labels: Sequence[LiveLabel]) -> dict[int, list[LiveLabel]]:
-    found: dict[int, list[LiveLabel]] = defaultdict(list)
-    for label in labels:
-        found[label.image_id].append(label)
-    return found
-
-
-def _labelled(image: Image, labels: Sequence[LiveLabel]) -> LabelledImage:
+def labelled(image: Image, labels: Sequence[LiveLabel], partial: Partial | None = None) -> LabelledImage:
     """An image with its labels' boxes cut to it; rejected cells (label None) and slivers are left out."""
-    cells = []
-    for label in labels:
-        if label.label is None or label.box is None:
-            continue
-        x1, y1, x2, y2 = label.box
-        box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(image.width)), min(y2, float(image.height)))
-        if box[2] - box[0] >= MIN_SIDE_PX and box[3] - box[1] >= MIN_SIDE_PX:
-            cells.append(LabelledCell(label.label, box, label.mask.decode("ascii") if label.mask else None))
-    return LabelledImage(image.sha256, image.file, image.width, image.height, tuple(cells))
+    cells = tuple(
+        LabelledCell(label.label, box, label.mask.decode("ascii") if label.mask else None)
+        for label in labels
+        if label.label is not None and label.box is not None
+        for box in clipped(image, [label.box])
+    )
+    return LabelledImage(image.sha256, image.file, image.width, image.height, cells, partial)
+
+
+def clipped(image: Image, boxes: Sequence[Box]) -> tuple[Box, ...]:
+    """The boxes cut to the image, without slivers."""
+    width, height = float(image.width), float(image.height)
+    cut = [(max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)) for x1, y1, x2, y2 in boxes]
+    return tuple(box for box in cut if box[2] - box[0] >= MIN_SIDE_PX and box[3] - box[1] >= MIN_SIDE_PX)
 
 
 def samples(
@@ -227,6 +234,10 @@ def _sample(image: LabelledImage, store: Files, border: float) -> TrainingSample
         masks.append(mask)
         sources.append(source)
     strips = border_strips(image.width, image.height, border)
+    reviewed = None
+    if image.partial is not None:
+        boxes = [cell.box for cell in cells] + [*image.partial.background]
+        reviewed = np.array(boxes, dtype=np.float32).reshape(-1, 4)
     return TrainingSample(
         sha256=image.sha256,
         path=store.path(image.file),
@@ -235,6 +246,8 @@ def _sample(image: LabelledImage, store: Files, border: float) -> TrainingSample
         masks=tuple(masks),
         mask_sources=tuple(sources),
         ignore_boxes=np.concatenate([image.ignore_boxes(), strips]),
+        reviewed=reviewed,
+        known=1.0 if reviewed is None else len(reviewed) / (len(reviewed) + len(image.ignore_boxes())),
     )
 
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from al_loop.context import Loop
-from al_loop.dataset import DatasetManifest, samples, snapshot
+from al_loop.dataset import DatasetManifest, samples
 from al_loop.recipe import recipe
+from al_loop.snapshot import snapshot
 from al_loop.train import Progress, TrainedModel, train
 from al_loop.train_config import TrainingConfig
 from al_loop.train_distributed import current_ranks, joined

@@ -58,7 +58,7 @@ class TrainingConfig:
 
 
 def data_hash(samples: Sequence[TrainingSample]) -> str:
-    """sha256 (hex) over all that is taught: images, boxes, labels, masks, ignored regions, in their order."""
+    """sha256 (hex) over all that is taught: images, boxes, labels, masks, ignored and reviewed regions, in order."""
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(sample.sha256.encode())
@@ -68,6 +68,8 @@ def data_hash(samples: Sequence[TrainingSample]) -> str:
         for mask in sample.masks:
             digest.update(b"-" if mask is None else mask["counts"])
         digest.update(sample.ignore_boxes.tobytes())
+        if sample.reviewed is not None:
+            digest.update(b"partial" + sample.reviewed.tobytes())
     return digest.hexdigest()
 
 

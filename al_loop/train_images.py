@@ -85,6 +85,8 @@ def _write(images: Iterator[CachedImage], pixels: Path, index: Path) -> None:
                     "boxes": image.boxes.tolist(),
                     "labels": image.labels.tolist(),
                     "ignore": image.ignore.tolist(),
+                    "reviewed": None if image.reviewed is None else image.reviewed.tolist(),
+                    "known": image.known,
                 }
             )
         file.flush()
@@ -108,9 +110,15 @@ def _read(pixels: Path, index: Path) -> list[CachedImage]:
         CachedImage(
             pixels=take(entry["shape"]),
             chips=tuple(take(shape).view(np.bool_) for shape in entry["chips"]),
-            boxes=np.array(entry["boxes"], dtype=np.float32).reshape(-1, 4),
+            boxes=_boxes(entry["boxes"]),
             labels=np.array(entry["labels"], dtype=np.int64),
-            ignore=np.array(entry["ignore"], dtype=np.float32).reshape(-1, 4),
+            ignore=_boxes(entry["ignore"]),
+            reviewed=None if entry.get("reviewed") is None else _boxes(entry["reviewed"]),
+            known=entry.get("known", 1.0),  # an older release's file has neither
         )
         for entry in json.loads(index.read_text(encoding="ascii"))
     ]
+
+
+def _boxes(values: Sequence[Sequence[float]]) -> NDArray[np.float32]:
+    return np.array(values, dtype=np.float32).reshape(-1, 4)

@@ -70,8 +70,13 @@ class ViewDraws:
 
 
 def anchors(image: CachedImage, crop: int, common: int | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centres (N, 2) of the rare cells, and points (M, 2) of a grid whose crops cover the image; x, y in px."""
+    """Centres (N, 2) of the rare cells, and points (M, 2) of a grid whose crops cover the image; x, y in px.
+
+    Where experts looked at some cells only, at these instead of the rare ones.
+    """
     rare = image.boxes[image.labels != common] if common is not None else image.boxes
+    if image.reviewed is not None:
+        rare = image.reviewed
     cells = (rare[:, :2] + rare[:, 2:]).astype(np.float64) / 2
     height, width = image.pixels.shape[:2]
     rows, columns = (max(1, round(side / crop)) if crop else 1 for side in (height, width))

@@ -238,7 +238,10 @@ def changed_counts(session: Session, revision_id: int, split: Split) -> tuple[li
 
 
 def labelled_images(session: Session, split: Split | str | None = None) -> Sequence[Image]:
-    """Images with a live submitted review (an import counts as one), oldest first."""
+    """Completely labelled images: with a live submitted review of the field (an import counts as one), oldest first.
+
+    Those with answers about single cells only are not among them (`db/labelled.py`).
+    """
     query = select(Image).where(Image.id.in_(images_with_live_review([ReviewStatus.submitted])))
     if split is not None:
         query = query.where(Image.split == Split(split))

@@ -114,21 +114,31 @@ def history(session: Session, thread: str) -> Sequence[Review]:
     return session.scalars(select(Review).where(Review.thread == thread).order_by(Review.sequence)).all()
 
 
-def expert_reviews_count(session: Session) -> int:
-    """Annotations that experts have submitted and not withdrawn; imports are not counted."""
+def expert_reviews_count(session: Session, way: Way | None = None) -> int:
+    """Annotations that experts have submitted and not withdrawn, of fields or of cells when a way is given.
+
+    Imports are not counted.
+    """
     live = _last_states().order_by(None).where(Review.status == ReviewStatus.submitted, Review.expert != IMPORT_EXPERT)
+    if way is not None:
+        live = live.where(Review.way == way)
     return session.scalar(select(func.count()).select_from(live.subquery())) or 0
 
 
-def lead_times(session: Session) -> list[tuple[int, float]]:
-    """(image id, seconds) of every live submitted annotation whose duration is known."""
-    live = _last_states().where(Review.status == ReviewStatus.submitted, Review.lead_time_s.is_not(None))
+def lead_times(session: Session, way: Way) -> list[tuple[int, float]]:
+    """(image id, seconds) of every live submitted annotation whose duration is known: of whole fields, or of cells."""
+    live = _last_states().where(
+        Review.way == way, Review.status == ReviewStatus.submitted, Review.lead_time_s.is_not(None)
+    )
     return [(review.image_id, float(review.lead_time_s or 0)) for review in session.scalars(live)]
 
 
 def unfinished(session: Session) -> Sequence[Image]:
-    """Train images every live review of which is a skip: somebody opened them, nobody answered."""
-    live = _last_states().order_by(None).subquery()
+    """Train images every live review of whose field is a skip: somebody opened them, nobody answered.
+
+    An answer about one of its cells leaves a field as unfinished as it was.
+    """
+    live = _last_states().where(Review.way == Way.field).order_by(None).subquery()
     answered = select(live.c.image_id).where(live.c.status == ReviewStatus.submitted)
     skipped = select(live.c.image_id).where(live.c.status == ReviewStatus.skipped)
     query = select(Image).where(Image.split == Split.train, Image.id.in_(skipped), Image.id.not_in(answered))

@@ -12,7 +12,7 @@ from al_loop.context import Loop
 from backend.credentials import credentials_file
 from backend.instances import DIFFICULT, INFECTED
 from db import labels, projects, reviews, runs, versions
-from db.models import Project, PromotionDecision, TrainingRun
+from db.models import Project, PromotionDecision, TrainingRun, Way
 
 
 def print_addresses(loop: Loop, project: Project) -> None:
@@ -47,7 +47,8 @@ def _reviewed(session: Session) -> list[tuple[str, Any]]:
         by_action[label.action.value] = by_action.get(label.action.value, 0) + 1
     rare = {name: sum(label.label == name for label in found) for name in (*INFECTED, DIFFICULT)}
     return [
-        ("images reviewed", reviews.expert_reviews_count(session)),
+        ("images reviewed", reviews.expert_reviews_count(session, Way.field)),
+        ("cells reviewed one by one", reviews.expert_reviews_count(session, Way.cell)),
         ("cells reviewed", f"{len(found)}: " + ", ".join(f"{n} {what}" for what, n in sorted(by_action.items()))),
         ("infected and difficult among them", ", ".join(f"{n} {name}" for name, n in rare.items())),
         ("labels in SQL", sum(labels.class_counts(session).values())),

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -6,6 +7,7 @@ import pytest
 
 from al_loop.crops import Augmentation, CachedImage, Crop, Focus, cache_image, choose_focus, cut, defocus, stain, turn
 from al_loop.dataset import TrainingSample
+from al_loop.trunk_features import anchors
 from backend.detect import DetectorConfig
 from backend.masks import encode
 
@@ -168,3 +170,26 @@ def test_defocus_blurs_sometimes_and_keeps_the_light():
     assert 3 <= len(blurred) <= 20
     assert all(abs(float(each[5:35].mean()) - 100) < 5 and each.std() < pixels.std() for each in blurred)
     assert defocus(pixels, 0.0, np.random.default_rng(0)) is pixels
+
+
+def test_an_image_known_in_part_is_drawn_by_its_share_and_looked_at_where_experts_looked():
+    boxes = np.array([[0, 0, 10, 10], [300, 80, 310, 90]], dtype=np.float32)
+    whole = CachedImage(
+        np.zeros((100, 400, 3), np.uint8), boxes, np.array([1, 1]), (np.ones((10, 10), bool),) * 2, NOWHERE
+    )
+    part = replace(whole, reviewed=np.array([[100, 40, 120, 60], [200, 40, 220, 60]], dtype=np.float32), known=0.25)
+    rng = np.random.default_rng(0)
+    drawn = [choose_focus([whole, part], rng, common=1, rare_share=0.5) for _ in range(2000)]
+    at_part = [focus for focus in drawn if focus.image == 1]
+    assert len(at_part) == pytest.approx(2000 * 0.25 / 1.25, rel=0.15)
+    assert {(focus.x, focus.y) for focus in at_part} == {(110, 50), (210, 50)}
+    ours, theirs = (
+        choose_focus([whole, whole], np.random.default_rng(7), common=1, rare_share=share) for share in (0.0, 0.5)
+    )
+    assert ours == theirs  # nothing rare: the same place, drawn as ever
+
+
+def test_views_of_an_image_known_in_part_lie_where_experts_looked():
+    image = replace(corner_image(), reviewed=np.array([[10, 20, 30, 40], [50, 50, 60, 60]], dtype=np.float32))
+    assert anchors(image, 30, 1)[0].tolist() == [[20, 30], [55, 55]]
+    assert anchors(corner_image(), 30, 1)[0].tolist() == []

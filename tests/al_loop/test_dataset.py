@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from sqlalchemy.orm import Session
 
-from al_loop.dataset import DatasetManifest, border_strips, content_hash, samples, snapshot, truth
+from al_loop.dataset import DatasetManifest, border_strips, content_hash, samples, truth
 from al_loop.formats.records import SourceObject
 from al_loop.import_images import record_labels
 from al_loop.render import Smear, render_smear
+from al_loop.snapshot import snapshot
 from backend.errors import NotEnoughData, StoredFileCorrupt
 from backend.instances import CLASSES, DIFFICULT, ROLES
 from backend.masks import area, box_to_rle, decode, encode

@@ -29,9 +29,9 @@ from backend.checkpoints import load_weights
 from backend.detect import build_detector, load_detector, save_detector
 from backend.pairs import read_card
 from backend.store import weights_file
-from db import images, runs, versions
+from db import images, predictions, runs, versions
 from db.migrate import upgrade
-from db.models import RunStatus
+from db.models import Cell, RunStatus, Way
 from tests import builders
 from tests.al_loop.dying_worker import open_loop
 from tests.threads import one_thread
@@ -177,3 +177,28 @@ def test_a_cancelled_run_goes_no_further(loop: Loop) -> None:
         assert versions.versions(session) == []
     clean_up(loop, run_id)
     assert loop.run_folder(run_id).is_dir()
+
+
+def test_a_pool_reviewed_cell_by_cell_is_enough_to_train_on(tmp_path: Path) -> None:
+    loop = open_loop(tmp_path, device="cpu", short_side=96, train_crop=64, train_batch=1, train_steps=3)
+    upgrade(loop.settings.database_url)
+    write_coco_folder(tmp_path / "source", 3, size=(96, 128), cells=6, infected=0.5)
+    import_images(loop.database, loop.store, tmp_path / "source", label_share=0.0)
+    boxes = [(10.0 + 30 * i, 30.0, 35.0 + 30 * i, 60.0) for i in range(4)]
+    with loop.database.session() as session:
+        pair = builders.add_active_pair(session)
+        for image in images.pool(session):
+            stored = builders.add_prediction(session, image, pair, boxes)
+            cells = [session.get_one(Cell, cell.cell_id) for cell, _ in predictions.predicted_cells(session, stored.id)]
+            for cell, box, label in zip(cells, boxes, ("ring", None), strict=False):
+                builders.say(session, cell, label, f"ls:2:{cell.id}", box=box, way=Way.cell)
+        waiting = len(images.pool(session))
+    run_id = open_run(loop)
+    with one_thread():
+        version_id = retrain(loop, run_id)
+    manifest = take_snapshot(loop, run_id)
+    assert [len(image.partial.unreviewed) for image in manifest.images if image.partial] == [2] * waiting
+    with loop.database.session(read_only=True) as session:
+        assert versions.get(session, version_id).manifest_sha256 == manifest.sha256
+        assert len(images.pool(session)) == waiting > 0
+    loop.database.dispose()

@@ -21,8 +21,12 @@ def samples(tmp_path: Path) -> list[TrainingSample]:
 
 def same(one: CachedImage, other: CachedImage) -> bool:
     arrays = zip((one.pixels, *one.chips), (other.pixels, *other.chips), strict=True)
-    numbers = ((one.boxes, other.boxes), (one.labels, other.labels), (one.ignore, other.ignore))
-    return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in (*arrays, *numbers))
+    numbers = [(one.boxes, other.boxes), (one.labels, other.labels), (one.ignore, other.ignore)]
+    if one.reviewed is None or other.reviewed is None:
+        assert one.reviewed is other.reviewed
+    else:
+        numbers.append((one.reviewed, other.reviewed))
+    return one.known == other.known and all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in (*arrays, *numbers))
 
 
 def test_mapped_images_are_the_decoded_ones_and_are_not_decoded_again(
@@ -36,6 +40,14 @@ def test_mapped_images_are_the_decoded_ones_and_are_not_decoded_again(
     assert all(same(a, b) and same(a, c) for a, b, c in zip(plain, mapped, again, strict=True))
     assert again[0].pixels.base is not None
     assert not again[0].pixels.flags.writeable
+
+
+def test_what_was_reviewed_of_an_image_is_mapped_too(samples: list[TrainingSample], tmp_path: Path) -> None:
+    partly = [replace(samples[0], reviewed=samples[0].boxes[:2], known=0.25), samples[1]]
+    plain, mapped = load_images(TINY, partly), load_images(TINY, partly, tmp_path)
+    assert all(same(a, b) for a, b in zip(plain, mapped, strict=True))
+    assert [image.known for image in mapped] == [0.25, 1.0]
+    assert image_files(TINY, partly, tmp_path) != image_files(TINY, samples, tmp_path)
 
 
 def test_other_labels_or_another_size_are_other_files(samples: list[TrainingSample], tmp_path: Path) -> None:

@@ -196,6 +196,8 @@ def test_labelled_images_have_a_live_submission(session: Session) -> None:
     add_review(session, test, "ls:1:4")
     assert [image.name for image in labels.labelled_images(session)] == ["imported", "test"]
     assert [image.name for image in labels.labelled_images(session, "train")] == ["imported"]
+    add_review(session, skipped, "ls:2:6", way="cell")  # of one cell
+    assert [image.name for image in labels.labelled_images(session, "train")] == ["imported"]
     add_review(session, withdrawn, "ls:1:5")  # somebody else's
     assert [image.name for image in labels.labelled_images(session, "train")] == ["imported", "withdrawn"]
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from db import reviews
-from db.models import Review
+from db.models import Review, Way
 from db.session import Database
 from tests.builders import add_image, add_review, at
 
@@ -91,9 +91,12 @@ def test_reviews_of_experts_are_counted_while_they_live(database: Database) -> N
         add_review(session, image, "ls:1:2", status="skipped", lead_time_s=2)
         add_review(session, image, "ls:1:3")
         assert reviews.expert_reviews_count(session) == 2
-        assert reviews.lead_times(session) == [(image.id, 45.0)]
+        add_review(session, image, "ls:2:4", way="cell", lead_time_s=4)
+        assert reviews.lead_times(session, Way.field) == [(image.id, 45.0)]
+        assert reviews.lead_times(session, Way.cell) == [(image.id, 4.0)]
+        assert [reviews.expert_reviews_count(session, way) for way in (None, *Way)] == [3, 2, 1]
         add_review(session, image, "ls:1:3", status="withdrawn")
-        assert reviews.expert_reviews_count(session) == 1
+        assert reviews.expert_reviews_count(session, Way.field) == 1
 
 
 def test_unfinished_images_were_only_skipped(database: Database) -> None:
@@ -104,6 +107,8 @@ def test_unfinished_images_were_only_skipped(database: Database) -> None:
         add_review(session, answered, "ls:1:3")
         add_review(session, taken_back, "ls:1:4", status="skipped")
         add_review(session, taken_back, "ls:1:4", status="withdrawn")
+        add_review(session, skipped, "ls:2:5", way="cell")  # says nothing of the field
+        add_review(session, add_image(session), "ls:2:6", way="cell", status="skipped")
         assert reviews.unfinished(session) == [skipped]
 
 

@@ -1,0 +1,93 @@
+"""How much of an image is labelled: every cell of its field, or only those that experts were asked about one by one.
+
+Both as of a label revision, so that a training finds the same images again, whatever came while it ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Select, func, or_, select
+from sqlalchemy.orm import Session
+
+from db.cells import Box
+from db.models import Image, LabelRevision, PredictedCell, Prediction, Review, ReviewStatus, Split, Way
+
+CHUNK = 500  # bound parameters of one statement
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model saw a cell. box: xyxy px."""
+
+    cell_id: int
+    box: Box
+
+
+def _complete(until: int) -> Select[int]:
+    """Ids of images with a live submitted annotation of the whole field that had said something by then.
+
+    One that never said anything about any cell counts: its field is empty.
+    """
+    last = select(func.max(Review.id)).where(Review.way == Way.field).group_by(Review.thread)
+    first = select(LabelRevision.thread, func.min(LabelRevision.id).label("id")).group_by(LabelRevision.thread)
+    said = first.subquery("said")
+    return (
+        select(Review.image_id)
+        .outerjoin(said, said.c.thread == Review.thread)
+        .where(Review.id.in_(last), Review.status == ReviewStatus.submitted)
+        .where(or_(said.c.id.is_(None), said.c.id <= until))
+    )
+
+
+def complete_images(session: Session, split: Split, until: int) -> Sequence[Image]:
+    """Images all of whose cells were labelled by revision `until` (an import counts as a review), oldest first."""
+    query = select(Image).where(Image.split == split, Image.id.in_(_complete(until)))
+    return session.scalars(query.order_by(Image.id)).all()
+
+
+def partial_images(session: Session, split: Split, until: int) -> Sequence[Image]:
+    """Images with live reviews of single cells that nobody had labelled completely by revision `until`, oldest first.
+
+    What was said of their cells by then is for `db.labels.current_labels`; it may be nothing.
+    """
+    last = select(func.max(Review.id)).where(Review.way == Way.cell).group_by(Review.thread)
+    reviewed = select(Review.image_id).where(Review.id.in_(last), Review.status == ReviewStatus.submitted)
+    query = select(Image).where(Image.split == split, Image.id.in_(reviewed), Image.id.not_in(_complete(until)))
+    return session.scalars(query.order_by(Image.id)).all()
+
+
+def predicted_places(session: Session, image_ids: Collection[int], until: int) -> dict[int, list[Place]]:
+    """What the newest prediction of each image shows that was stored when revision `until` was recorded.
+
+    Images that were not predicted by then are absent.
+    """
+    moment = session.scalar(select(LabelRevision.recorded_at).where(LabelRevision.id <= until).order_by(
+        LabelRevision.id.desc()).limit(1))  # fmt: skip
+    found: dict[int, list[Place]] = {}
+    wanted = sorted(set(image_ids)) if moment is not None else []
+    for start in range(0, len(wanted), CHUNK):
+        newest = (
+            select(func.max(Prediction.id))
+            .where(Prediction.image_id.in_(wanted[start : start + CHUNK]), Prediction.created_at <= moment)
+            .group_by(Prediction.image_id)
+        )
+        rows = session.execute(
+            select(
+                Prediction.image_id,
+                PredictedCell.cell_id,
+                PredictedCell.x1,
+                PredictedCell.y1,
+                PredictedCell.x2,
+                PredictedCell.y2,
+            )
+            .outerjoin(PredictedCell, PredictedCell.prediction_id == Prediction.id)
+            .where(Prediction.id.in_(newest))
+            .order_by(Prediction.image_id, PredictedCell.id)
+        )
+        for image_id, cell_id, x1, y1, x2, y2 in rows:
+            places = found.setdefault(image_id, [])
+            if cell_id is not None:  # else it shows nothing
+                places.append(Place(cell_id, (x1, y1, x2, y2)))
+    return found
