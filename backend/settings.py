@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     label_studio_project: str = Field(default="cellloop", description="title of the project we serve")
     backend_url: str = Field(default="", description="this backend as Label Studio reaches it; empty: host and port")
 
+    public_url: str = Field(default="", description="this backend as experts' browsers reach it; empty: backend_url")
+
     # Folders whose images a task may name by a local-files path, besides the file store.
     image_roots: Annotated[tuple[Path, ...], NoDecode] = ()
 
@@ -67,7 +69,7 @@ class Settings(BaseSettings):
             return tuple(Path(part) for part in value.split(os.pathsep) if part)
         return value
 
-    @field_validator("label_studio_url", "backend_url")
+    @field_validator("label_studio_url", "backend_url", "public_url")
     @classmethod
     def _http_origin(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
@@ -79,11 +81,13 @@ class Settings(BaseSettings):
         # The frozen model is completed once, while it is being built: relative paths must not follow chdir.
         home = self.home.expanduser().resolve()
         roots = tuple(root.expanduser().resolve() for root in self.image_roots)
+        backend_url = self.backend_url or f"http://{_bracketed(self.host)}:{self.port}"
         self.__dict__.update(
             home=home,
             image_roots=roots,
             database_url=self.database_url or f"sqlite:///{home / 'cellloop.sqlite'}",
-            backend_url=self.backend_url or f"http://{_bracketed(self.host)}:{self.port}",
+            backend_url=backend_url,
+            public_url=self.public_url or backend_url,
         )
         return self
 

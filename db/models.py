@@ -500,7 +500,11 @@ class Project(Base):
 
 
 class Task(Base):
-    """An image's task in a project. `pushed_*` is what Label Studio holds of ours, so a push can be repeated."""
+    """An image's task in a project. `pushed_*` is what Label Studio holds of ours, so a push can be repeated.
+
+    `pushed_revision_id`: the newest answer about one of its cells that its prediction shows. `placed`: annotations of
+    ours, no expert's answers (`db/placed.py`).
+    """
 
     __tablename__ = "tasks"
     __table_args__ = (UniqueConstraint("project_id", "ls_task_id"), UniqueConstraint("project_id", "image_id"))
@@ -511,6 +515,8 @@ class Task(Base):
     pushed_prediction_id: Mapped[int | None] = mapped_column(ForeignKey("predictions.id"))
     pushed_ls_prediction_id: Mapped[int | None]
     pushed_score: Mapped[float | None]
+    pushed_revision_id: Mapped[int | None]
+    placed: Mapped[list[Any]] = mapped_column(default=list)
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
 
@@ -528,6 +534,7 @@ class CellTask(Base):
     cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"), index=True)
     pushed_ls_prediction_id: Mapped[int | None]
     pushed_score: Mapped[float | None]
+    placed: Mapped[list[Any]] = mapped_column(default=list)  # annotations of ours, no expert's answers
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
 

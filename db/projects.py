@@ -12,21 +12,30 @@ from db.errors import NotFound, RecordError
 from db.models import ModelPair, Prediction, Project, Push, Task, Way, now
 
 
-def upsert_project(session: Session, *, url: str, ls_project_id: int, title: str, label_config: str) -> Project:
+def upsert_project(
+    session: Session, *, url: str, ls_project_id: int, title: str, label_config: str, way: Way = Way.field
+) -> Project:
     """The project with this address and id, with its present title and labelling configuration."""
     query = select(Project).where(Project.url == url, Project.ls_project_id == ls_project_id)
     row = session.scalar(query)
     if row is None:
         row = Project(url=url, ls_project_id=ls_project_id, title=title, label_config=label_config)
         session.add(row)
-    row.title, row.label_config = title, label_config
+    row.title, row.label_config, row.way = title, label_config, way
     session.flush()
     return row
 
 
-def project(session: Session, url: str | None = None, ls_project_id: int | None = None) -> Project | None:
-    """The newest project; with this address or Label Studio id when given."""
+def project(
+    session: Session, url: str | None = None, ls_project_id: int | None = None, *, way: Way | None = None
+) -> Project | None:
+    """The newest project; with this address, or way of reviewing, when given.
+
+    With a Label Studio id, that one. Without any of the last two, a project of whole fields.
+    """
     query = select(Project).order_by(Project.id.desc()).limit(1)
+    if way is not None or ls_project_id is None:
+        query = query.where(Project.way == (way or Way.field))
     if url is not None:
         query = query.where(Project.url == url)
     if ls_project_id is not None:
@@ -35,7 +44,7 @@ def project(session: Session, url: str | None = None, ls_project_id: int | None 
 
 
 def projects(session: Session, url: str | None = None) -> Sequence[Project]:
-    """All projects, oldest first; those at this address when given."""
+    """All projects of either way, oldest first; those at this address when given."""
     query = select(Project).order_by(Project.id)
     return session.scalars(query if url is None else query.where(Project.url == url)).all()
 
@@ -63,7 +72,7 @@ def add_tasks(session: Session, project_id: int, pairs: Iterable[tuple[int, int]
     for ls_task_id, image_id in pairs:
         task = known.get(image_id)
         if task is None:
-            task = known[image_id] = Task(project_id=project_id, ls_task_id=ls_task_id, image_id=image_id)
+            task = known[image_id] = Task(project_id=project_id, ls_task_id=ls_task_id, image_id=image_id, placed=[])
             session.add(task)
         elif task.ls_task_id != ls_task_id:
             if task.deleted_at is None:
@@ -73,6 +82,7 @@ def add_tasks(session: Session, project_id: int, pairs: Iterable[tuple[int, int]
                 )
             task.ls_task_id = ls_task_id
             task.pushed_prediction_id = task.pushed_ls_prediction_id = task.pushed_score = None
+            task.pushed_revision_id, task.placed = None, []
         task.deleted_at = None
         result.append(task)
     session.flush()

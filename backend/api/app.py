@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from backend.api import errors, health, predict, status, webhook
+from backend.api import crops, errors, health, predict, status, webhook
 from backend.api.deps import Server
 from backend.api.limits import BodyLimit
 from backend.api.task_images import TaskImages
 from backend.credentials import load_credentials
+from backend.crop_cache import CropCache
 from backend.errors import DatabaseNotMigrated
 from backend.home import prepare_home
 from backend.label_studio.uploads import LabelStudioUploads
@@ -60,9 +61,10 @@ def create_app(settings: Settings | None = None, *, loader: PairLoader | None = 
             uploads=LabelStudioUploads(settings.label_studio_url, token),
             max_bytes=settings.max_image_bytes,
         ),
+        crops=CropCache(settings.home / "crops"),
     )
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     errors.install(app)
-    for module in (health, predict, webhook, status):
+    for module in (health, predict, webhook, status, crops):
         app.include_router(module.router)
     return app

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from backend.api.task_images import TaskImages
 from backend.credentials import Credentials
+from backend.crop_cache import CropCache
 from backend.serving import PairCache
 from backend.settings import Settings
 from backend.store import FileStore
@@ -26,6 +27,7 @@ class Server:
     store: FileStore
     pairs: PairCache
     images: TaskImages
+    crops: CropCache
     detecting: threading.Lock = field(default_factory=threading.Lock)  # one request detects, others wait for it
 
 

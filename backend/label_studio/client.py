@@ -7,13 +7,14 @@ an import of no predictions as success, and importing its client takes 1.1 s of 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 from backend.errors import LabelStudioRefused
+from backend.label_studio.pages import task_filter, task_pages
+from backend.label_studio.placing import Placing
 from backend.label_studio.protocol import Prediction, Project, Task, User
 from backend.label_studio.transport import Transport
 
@@ -23,7 +24,7 @@ PREDICTIONS_PER_IMPORT = 200  # 28 kB each; an import is one request and one tra
 RESCORERS = 4  # 200 scores: 16.6 s one after another, 7.7 s by four
 
 
-class LabelStudio:
+class LabelStudio(Placing):
     """One Label Studio, as the user of this token. Usable from several threads.
 
     Every method raises LabelStudioUnavailable when nobody answers or the server fails, and LabelStudioRefused when the
@@ -63,10 +64,10 @@ class LabelStudio:
         """One project."""
         return Project.model_validate(self.transport.get(f"/api/projects/{project_id}/"))
 
-    def create_project(self, title: str, label_config: str) -> Project:
+    def create_project(self, title: str, label_config: str, **fields: Any) -> Project:
         """A project that serves the lowest prediction score first and shows predictions as pre-annotations.
 
-        title: at least three characters.
+        title: 3 to 50 characters. fields: of a project, in place of these.
         """
         body = {
             "title": title,
@@ -80,6 +81,7 @@ class LabelStudio:
             # A task that one expert skips is offered to the others, never again to them.
             "skip_queue": "REQUEUE_FOR_OTHERS",
             "maximum_annotations": 1,
+            **fields,
         }
         return Project.model_validate(self.transport.post("/api/projects/", body))
 
@@ -133,7 +135,7 @@ class LabelStudio:
         if since is not None:
             # Anything but this exact format is answered with a server error.
             moment = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            filters.append(_filter("updated_at", "greater_or_equal", "Datetime", moment))
+            filters.append(task_filter("updated_at", "greater_or_equal", "Datetime", moment))
         # `include` also prunes the objects inside: it leaves the predictions out, which are most of the bytes.
         names = ["id", "data", "updated_at", "annotations", *_ANNOTATION_FIELDS]
         for item in self._pages(project_id, filters, {"fields": "all", "include": ",".join(names)}, PAGE):
@@ -142,18 +144,7 @@ class LabelStudio:
     def _pages(
         self, project_id: int, filters: list[dict[str, Any]], params: dict[str, Any], size: int
     ) -> Iterator[dict[str, Any]]:
-        # By id and not by page number: pages shift when a task enters or leaves the filter between two requests.
-        last = 0
-        while True:
-            after = _filter("id", "greater", "Number", last)
-            query = {"filters": {"conjunction": "and", "items": [after, *filters]}, "ordering": ["tasks:id"]}
-            page = self.transport.get(
-                "/api/tasks/", project=project_id, page_size=size, query=json.dumps(query), **params
-            )
-            yield from page["tasks"]
-            if len(page["tasks"]) < size:
-                return
-            last = page["tasks"][-1]["id"]
+        return task_pages(self.transport, project_id, filters, params, size)
 
     def task(self, task_id: int) -> Task | None:
         """One task with its annotations and all its predictions; None when it was deleted.
@@ -235,7 +226,3 @@ _ANNOTATION_FIELDS = (
     "parent_prediction",
     "created_at",
 )
-
-
-def _filter(column: str, operator: str, kind: str, value: Any) -> dict[str, Any]:
-    return {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}

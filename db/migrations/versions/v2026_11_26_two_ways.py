@@ -83,6 +83,11 @@ def upgrade() -> None:
         *("uq_review_items_pending_cell", "review_items", ["cell_id"]), unique=True, **where(pending + "'cell'")
     )
     create_cell_tasks()
+    with op.batch_alter_table("tasks") as batch:
+        batch.add_column(sa.Column("pushed_revision_id", sa.Integer(), nullable=True))
+        batch.add_column(sa.Column("placed", JSON, nullable=False, server_default="[]"))
+    with op.batch_alter_table("tasks") as batch:
+        batch.alter_column("placed", server_default=None)
     create_suspicions()
     op.create_table(
         "packed_predictions",
@@ -107,6 +112,7 @@ def create_cell_tasks() -> None:
         sa.Column("cell_id", sa.Integer(), nullable=False),
         sa.Column("pushed_ls_prediction_id", sa.Integer(), nullable=True),
         sa.Column("pushed_score", sa.Double(), nullable=True),
+        sa.Column("placed", JSON, nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("deleted_at", MOMENT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_cell_tasks"),
@@ -189,6 +195,9 @@ def downgrade() -> None:
     op.drop_table("packed_predictions")
     op.drop_table("suspicions")
     op.drop_table("cell_tasks")
+    with op.batch_alter_table("tasks") as batch:
+        batch.drop_column("placed")
+        batch.drop_column("pushed_revision_id")
     op.execute("DELETE FROM review_items WHERE way = 'cell'")
     op.drop_index("uq_review_items_pending_image", "review_items")
     op.drop_index("uq_review_items_pending_cell", "review_items")

@@ -1,0 +1,69 @@
+"""`GET /crops/<item>-<signature>.jpg`: the cell a queue item asks about, for the expert's browser.
+
+The address is the authorisation: it is signed, so that only who was given a task knows it. Label Studio's page comes
+from another origin and may read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from fastapi import APIRouter, Request, Response
+
+from backend.api.deps import Server, ServerDep
+from backend.crop_address import item_of
+from backend.crop_view import VIEW, draw_crop, jpeg
+from backend.label_studio.cell_config import CROP_PX
+from db import assignments, cell_tasks
+from db.cell_tasks import AskedCell
+from db.models import ItemStatus
+
+router = APIRouter()
+
+HOLDER = "label studio"
+HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "X-Content-Type-Options": "nosniff",
+    # The browser asks again each time, so that we learn that the cell is looked at; unchanged, it costs 304.
+    "Cache-Control": "private, no-cache",
+}
+
+
+@router.get("/crops/{name}")
+def crop(name: str, request: Request, server: ServerDep) -> Response:
+    """The crop as a JPEG; 404 for an address we did not make. The item counts as in an expert's hands from now on."""
+    item_id = item_of(name, server.credentials.crop_key)
+    asked = _asked(server, item_id) if item_id is not None else None
+    if asked is None:
+        return Response(status_code=404, headers={"Access-Control-Allow-Origin": "*", "Cache-Control": "no-store"})
+    key = _key(asked)
+    headers = {**HEADERS, "ETag": f'"{key}"'}
+    if key in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    data = server.crops.get(key)
+    if data is None:
+        data = _draw(server, asked)
+        server.crops.put(key, data)
+    return Response(data, media_type="image/jpeg", headers=headers)
+
+
+def _asked(server: Server, item_id: int) -> AskedCell | None:
+    with server.database.session(read_only=True) as session:
+        asked = cell_tasks.asked(session, item_id)
+    if asked is not None and asked.status == ItemStatus.pending:
+        with server.database.session() as session:
+            assignments.hold(session, item_id, HOLDER)
+    return asked
+
+
+def _key(asked: AskedCell) -> str:
+    facts = (VIEW, CROP_PX, asked.sha256, *(round(corner, 2) for corner in asked.box))
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:40]
+
+
+def _draw(server: Server, asked: AskedCell) -> bytes:
+    from backend.images import read_image  # OpenCV and Pillow, only when somebody looks
+
+    image = read_image(server.store.read(asked.file, asked.sha256))
+    return jpeg(draw_crop(image, asked.box, CROP_PX))

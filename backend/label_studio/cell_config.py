@@ -1,0 +1,115 @@
+"""The labelling configuration of cells one by one: a crop, a question, and one key per answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+from xml.sax.saxutils import quoteattr
+
+from backend.errors import UnusableLabelConfig
+from backend.instances import CLASSES
+from backend.label_studio.label_config import COLOURS, canonical_label
+
+NOT_A_CELL = "not a cell"
+ADD_TO_FIELD = "add to field"
+OTHER_COLOURS = {NOT_A_CELL: "#999999", ADD_TO_FIELD: "#F0E442"}
+CROP_PX = 480  # side of a crop as it is served and shown
+
+ORDER = "order"  # model_version of the predictions that carry nothing but the order; the same for every pair
+SUBMIT_KEYS = "ctrl+enter,space"
+
+_STYLE = """
+    .cellloop { display: flex; flex-direction: column; align-items: center; gap: 10px }
+    .cellloop .lsf-choices { display: flex; flex-wrap: wrap; justify-content: center; gap: 8px; max-width: 720px }
+"""
+
+
+@dataclass(frozen=True)
+class CellConfig:
+    """A usable configuration of cells. answers: ours by the project's own spelling."""
+
+    from_name: str
+    to_name: str
+    answers: Mapping[str, str]
+
+    def spelling(self, answer: str) -> str | None:
+        """How the project spells one of our answers, None when it has none."""
+        return next((own for own, ours in self.answers.items() if ours == answer), None)
+
+
+def default_cell_config() -> str:
+    """The configuration of cell projects we create: the labels with the keys and colours they have in a field."""
+    answers = {**COLOURS, **OTHER_COLOURS}
+    choices = "\n".join(
+        f"      <Choice value={quoteattr(name)} hotkey={quoteattr(str(number))} "
+        f"style={quoteattr(f'border-left: 10px solid {colour}; padding: 6px 12px 6px 10px; background: #f6f6f6')}/>"
+        for number, (name, colour) in enumerate(answers.items(), start=1)
+    )
+    return f"""<View>
+  <Style>{_STYLE}  </Style>
+  <View className="cellloop">
+    <Header value="$question" size="4"/>
+    <View style="width: {CROP_PX}px">
+      <Image name="crop" value="$crop" width="{CROP_PX}px" maxWidth="{CROP_PX}px" zoom="false" zoomControl="false"
+             rotateControl="false" brightnessControl="false" contrastControl="false"/>
+    </View>
+    <Choices name="answer" toName="crop" choice="single" showInline="true" required="true"
+             requiredMessage="What is the outlined cell? One key answers, space submits.">
+{choices}
+    </Choices>
+    <Header value="A key answers, space submits and brings the next cell." size="6"/>
+  </View>
+</View>
+"""
+
+
+def parse_cells(xml: str) -> CellConfig:
+    """The first single-choice control that has all our classes. Raises UnusableLabelConfig when there is none."""
+    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
+        raise UnusableLabelConfig("labelling configuration: expected plain XML, got one that declares entities")
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError as error:
+        raise UnusableLabelConfig(f"labelling configuration: expected XML, got something else ({error})") from error
+    for tag in root.iter():
+        if tag.tag.casefold() != "choices":
+            continue
+        own = [
+            child.get("alias") or child.get("value") or "" for child in tag.iter() if child.tag.casefold() == "choice"
+        ]
+        answers = {spelling: canonical_label(spelling) for spelling in own}
+        if set(CLASSES) <= set(answers.values()):
+            return CellConfig(tag.get("name", ""), tag.get("toName", ""), answers)
+    raise UnusableLabelConfig(
+        f"labelling configuration: expected <Choices> with {', '.join(CLASSES)}, got none; add it, or give the project "
+        "another title and let `cellloop label-studio connect` create one"
+    )
+
+
+def answer_of(result: Sequence[Any], config: CellConfig) -> str | None:
+    """The one answer an annotation holds (a label, NOT_A_CELL or ADD_TO_FIELD); None without a usable one."""
+    for item in result:
+        if isinstance(item, Mapping) and item.get("from_name") == config.from_name:
+            value = item.get("value")
+            chosen = value.get("choices") if isinstance(value, Mapping) else None
+            if isinstance(chosen, list) and len(chosen) == 1:
+                return config.answers.get(str(chosen[0]))
+    return None
+
+
+def result_of(answer: str, config: CellConfig) -> list[dict[str, Any]]:
+    """The result of an annotation that gives this answer; empty when the project has no such choice."""
+    own = config.spelling(answer)
+    if own is None:
+        return []
+    return [
+        {
+            "id": "answer",
+            "type": "choices",
+            "from_name": config.from_name,
+            "to_name": config.to_name,
+            "value": {"choices": [own]},
+        }
+    ]

@@ -1,0 +1,171 @@
+"""Tasks of single cells in Label Studio: one per queue item, and what a task of a cell needs to be made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db.errors import NotFound
+from db.labels import current_labels
+from db.models import CellTask, Image, ItemStatus, PredictedCell, Project, ReviewItem, Slot, Way, now
+
+Box = tuple[float, float, float, float]  # xyxy, px
+
+
+@dataclass(frozen=True)
+class AskedCell:
+    """What a queue item of a cell asks about. box: xyxy px, as last said by an expert, else as predicted.
+
+    label: what the model says, None where no model is asked about.
+    """
+
+    item_id: int
+    image_id: int
+    cell_id: int
+    sha256: str
+    file: str
+    width: int
+    height: int
+    box: Box
+    predicted_cell_id: int | None
+    prediction_id: int | None
+    label: str | None
+    status: ItemStatus
+
+
+def asked(session: Session, item_id: int) -> AskedCell | None:
+    """The cell an item asks about; None for an unknown item, a field's, and a cell without any place."""
+    item = session.get(ReviewItem, item_id)
+    if item is None or item.cell_id is None:
+        return None
+    image = session.get_one(Image, item.image_id)
+    predicted = session.get(PredictedCell, item.predicted_cell_id) if item.predicted_cell_id is not None else None
+    said = next((live for live in current_labels(session, [image.id]) if live.cell_id == item.cell_id), None)
+    box = said.box if said is not None and said.box is not None else None
+    if box is None and predicted is not None:
+        box = (predicted.x1, predicted.y1, predicted.x2, predicted.y2)
+    if box is None:
+        return None
+    return AskedCell(
+        item_id=item.id,
+        image_id=image.id,
+        cell_id=item.cell_id,
+        sha256=image.sha256,
+        file=image.file,
+        width=image.width,
+        height=image.height,
+        box=box,
+        predicted_cell_id=item.predicted_cell_id,
+        prediction_id=predicted.prediction_id if predicted is not None else None,
+        label=predicted.label if predicted is not None else None,
+        status=item.status,
+    )
+
+
+def add(session: Session, project_id: int, pairs: Iterable[tuple[int, int]]) -> list[CellTask]:
+    """The tasks of these (Label Studio task id, item id); adding again changes nothing.
+
+    An item whose task was deleted may come back under another task id.
+    """
+    known = {task.item_id: task for task in tasks(session, project_id, deleted=True)}
+    result = []
+    for ls_task_id, item_id in pairs:
+        task = known.get(item_id)
+        if task is None:
+            item = session.get(ReviewItem, item_id)
+            if item is None or item.cell_id is None:
+                raise NotFound(f"expected a cell's item with id {item_id}, found none")
+            task = CellTask(
+                project_id=project_id,
+                ls_task_id=ls_task_id,
+                item_id=item.id,
+                image_id=item.image_id,
+                cell_id=item.cell_id,
+                placed=[],
+            )
+            known[item_id] = task
+            session.add(task)
+        elif task.ls_task_id != ls_task_id:
+            task.ls_task_id, task.placed = ls_task_id, []
+            task.pushed_ls_prediction_id = task.pushed_score = None
+        task.deleted_at = None
+        result.append(task)
+    session.flush()
+    return result
+
+
+def tasks(session: Session, project_id: int, *, deleted: bool = False) -> Sequence[CellTask]:
+    """The tasks of a project in Label Studio's order; with `deleted`, also those that are gone there."""
+    query = select(CellTask).where(CellTask.project_id == project_id).order_by(CellTask.ls_task_id)
+    return session.scalars(query if deleted else query.where(CellTask.deleted_at.is_(None))).all()
+
+
+def task_of(session: Session, project_id: int, ls_task_id: int) -> CellTask | None:
+    """The task with this Label Studio id, deleted ones included."""
+    query = select(CellTask).where(CellTask.project_id == project_id, CellTask.ls_task_id == ls_task_id)
+    return session.scalar(query)
+
+
+def get(session: Session, task_id: int) -> CellTask:
+    """The task with this id (ours, not Label Studio's). Raises NotFound."""
+    task = session.get(CellTask, task_id)
+    if task is None:
+        raise NotFound(f"expected a cell's task with id {task_id}, found none")
+    return task
+
+
+def last_ls_task_id(session: Session, project_id: int) -> int:
+    """The newest Label Studio task id we know of in this project, deleted ones included; 0 when there is none."""
+    known = tasks(session, project_id, deleted=True)
+    return known[-1].ls_task_id if known else 0
+
+
+def items(session: Session, project_id: int) -> dict[int, ReviewItem]:
+    """The items of a project's living tasks, by the task's id (ours)."""
+    query = (
+        select(CellTask.id, ReviewItem)
+        .join(ReviewItem, ReviewItem.id == CellTask.item_id)
+        .where(CellTask.project_id == project_id, CellTask.deleted_at.is_(None))
+    )
+    return {task_id: item for task_id, item in session.execute(query)}
+
+
+def waiting_images(session: Session, url: str) -> set[int]:
+    """Images some cell of which waits for a first reading in a project of cells at this address."""
+    connected = session.scalar(select(Project.id).where(Project.url == url, Project.way == Way.cell).limit(1))
+    if connected is None:
+        return set()
+    query = select(ReviewItem.image_id).where(
+        ReviewItem.status == ItemStatus.pending, ReviewItem.way == Way.cell, ReviewItem.slot != Slot.second_reading
+    )
+    return set(session.scalars(query.distinct()))
+
+
+def repoint(session: Session, task_id: int, item_id: int) -> None:
+    """Let a task that waits ask for another item of the same cell."""
+    get(session, task_id).item_id = item_id
+    session.flush()
+
+
+def mark_pushed(session: Session, task_id: int, ls_prediction_id: int | None, score: float | None) -> None:
+    """Note what Label Studio now holds of ours for this task (`task_id`: ours)."""
+    task = get(session, task_id)
+    task.pushed_ls_prediction_id = ls_prediction_id
+    task.pushed_score = None if score is None else float(score)
+    session.flush()
+
+
+def mark_deleted(session: Session, task_ids: Iterable[int], moment: datetime | None = None) -> int:
+    """Note that these tasks (our ids) are gone in Label Studio; how many were alive."""
+    count = 0
+    for task_id in task_ids:
+        task = get(session, task_id)
+        if task.deleted_at is None:
+            task.deleted_at = moment or now()
+            count += 1
+    session.flush()
+    return count
