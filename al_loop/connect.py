@@ -1,22 +1,27 @@
-"""Make Label Studio ours: the project, its image storage, our ML backend and the webhook. Safe to repeat."""
+"""Make Label Studio ours: a project of fields and one of cells, with all they need to reach us. Safe to repeat."""
 
 from __future__ import annotations
 
 from al_loop.context import Loop
 from backend.errors import LabelStudioRefused, NotConnected, UnusableLabelConfig
+from backend.label_studio.cell_config import SUBMIT_KEYS, default_cell_config, parse_cells
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.connections import ensure_image_storage, ensure_ml_backend, ensure_webhook
 from backend.label_studio.label_config import default_config, parse
+from backend.label_studio.protocol import Project as LabelStudioProject
 from db import projects
-from db.models import Project
+from db.models import Project, Way
+
+CELLS = " · cells"  # behind the title of the project of fields
 
 
 def connect(loop: Loop, label_studio: LabelStudio) -> Project:
-    """The project we serve, found by its title or created, with everything it needs to call us.
+    """The project of whole fields, found by its title or created, with everything it needs to call us; and beside it
+    the project of single cells, "<title> · cells".
 
     A project that people have configured keeps its labelling configuration. Label Studio must reach our backend for
     the ML backend to be connected; while it does not, everything else is set up before NotConnected is raised. Raises
-    UnusableLabelConfig, before anything is touched, when the project has no control for our cells.
+    UnusableLabelConfig, before anything is touched, when a project has no control for our cells.
     """
     settings = loop.settings
     title = settings.label_studio_project
@@ -26,6 +31,7 @@ def connect(loop: Loop, label_studio: LabelStudio) -> Project:
         parse(project.label_config)
     except UnusableLabelConfig as error:
         raise UnusableLabelConfig(f"project {title} ({project.id}): {error}") from error
+    cells = _cells_project(label_studio, title)
     ensure_image_storage(label_studio, project.id, settings.files / "images")
     credentials = loop.credentials
     refusal: LabelStudioRefused | None = None
@@ -37,8 +43,19 @@ def connect(loop: Loop, label_studio: LabelStudio) -> Project:
         refusal = error
     webhook = f"{settings.backend_url}/webhook"
     headers = {"Authorization": f"Bearer {credentials.webhook_secret}"}
-    ensure_webhook(label_studio, project.id, webhook, headers)
+    for served in (project, cells):
+        ensure_webhook(label_studio, served.id, webhook, headers)
+    if settings.label_studio_token is None:  # the generated expert, not somebody's own account
+        label_studio.set_submit_keys(SUBMIT_KEYS)
     with loop.database.session() as session:
+        projects.upsert_project(
+            session,
+            url=label_studio.url,
+            ls_project_id=cells.id,
+            title=cells.title,
+            label_config=cells.label_config,
+            way=Way.cell,
+        )
         ours = projects.upsert_project(
             session, url=label_studio.url, ls_project_id=project.id, title=title, label_config=project.label_config
         )
@@ -49,3 +66,19 @@ def connect(loop: Loop, label_studio: LabelStudio) -> Project:
             f"({str(refusal)[:160]})"
         )
     return ours
+
+
+def _cells_project(label_studio: LabelStudio, title: str) -> LabelStudioProject:
+    """The project of single cells, found by its title or created."""
+    title = f"{title}{CELLS}"
+    found = label_studio.projects(title)
+    if not found:
+        # The predictions there hold nothing but the order: shown, each would only be one more empty tab.
+        return label_studio.create_project(
+            title, default_cell_config(), show_collab_predictions=False, enable_empty_annotation=False
+        )
+    try:
+        parse_cells(found[0].label_config)
+    except UnusableLabelConfig as error:
+        raise UnusableLabelConfig(f"project {title} ({found[0].id}): {error}") from error
+    return found[0]

@@ -9,10 +9,12 @@ would double what both find missing: they take turns.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from al_loop.context import Loop
+from al_loop.push_answers import keep_waiting_fields, show_answers
+from al_loop.push_cells import push_cells
+from al_loop.push_order import PushReport, to_rescore
 from backend.errors import NoTrainedModel
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.label_config import LabelConfig, parse
@@ -21,28 +23,9 @@ from backend.label_studio.regions import to_regions
 from backend.locks import exclusive
 from backend.serving import active_pair, regions_of
 from db import answers, images, predictions, projects, queue
-from db.models import Image, Project, Task
+from db.models import Image, Project, Task, Way
 
-# Label Studio takes 38 ms to rescore a prediction. Only the head of the order is what experts are about to get, so
-# a re-ranking rescores the head, and whatever would otherwise be served before it.
-HEAD = 100
 CHUNK = 50  # predictions per request: progress moves, and a crash repeats little
-SAME_SCORE = 1e-6
-
-
-@dataclass(frozen=True)
-class PushReport:
-    """What a push did. tasks: created. predictions: created. rescored: got a new score. waiting: not predicted."""
-
-    model_version: str
-    tasks: int
-    predictions: int
-    rescored: int
-    waiting: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
 
 def task_data(image: Image) -> dict[str, Any]:
@@ -66,11 +49,13 @@ def push(
 ) -> PushReport:
     """Give every image of the pool a task, the active pair's prediction and its place in the order.
 
+    In a project of cells, every cell that waits: see `push_cells.py`.
     wait: while another thread or process of this home pushes; otherwise raises Occupied.
     Raises NoTrainedModel, LabelStudioUnavailable, LabelStudioRefused.
     """
     with exclusive(loop.settings.home / "push.lock", wait=wait):
-        return _push(loop, label_studio, project, on_progress)
+        way = push_cells if project.way == Way.cell else _push
+        return way(loop, label_studio, project, on_progress)
 
 
 def _push(
@@ -82,7 +67,7 @@ def _push(
     created_tasks = _ensure_tasks(loop, label_studio, project)
     with loop.database.session(read_only=True) as session:
         stored = predictions.by_pair(session, pair.id)
-        scores = {item.image_id: priority_to_score(item.score) for item in queue.pending(session)}
+        scores = {item.image_id: priority_to_score(item.score) for item in queue.pending(session, Way.field)}
         pool = {image.id: image for image in images.pool(session)}
         tasks = [task for task in projects.tasks(session, project.id) if task.image_id in pool]
         ranking = queue.latest_ranking(session)
@@ -93,6 +78,8 @@ def _push(
         loop, label_studio, project, config, pair.id, pair.name, fresh, pool, scores, on_progress
     )
     rescored = _rescore(loop, label_studio, project, scores)
+    show_answers(loop, label_studio, project, config, pair.id)
+    keep_waiting_fields(loop, label_studio, project, len(scores))
     if ready and label_studio.project(project.ls_project_id).model_version != pair.name:
         label_studio.set_model_version(project.ls_project_id, pair.name)
     if created or rescored:
@@ -180,18 +167,13 @@ def _rescore(loop: Loop, label_studio: LabelStudio, project: Project, scores: Ma
         ]
     if not tasks:
         return 0
-    head = sorted(scores[task.image_id] for task in tasks)[:HEAD][-1]
-    wrong = {
-        task.id: task
-        for task in tasks
-        if (task.pushed_score is None or abs(task.pushed_score - scores[task.image_id]) > SAME_SCORE)
-        and min(scores[task.image_id], 0.0 if task.pushed_score is None else task.pushed_score) <= head
-    }
+    wanted = {task.id: scores[task.image_id] for task in tasks}
+    wrong = [task for task in tasks if task.id in set(to_rescore(wanted, {t.id: t.pushed_score for t in tasks}))]
     if not wrong:
         return 0
-    gone = set(label_studio.set_scores({t.pushed_ls_prediction_id: scores[t.image_id] for t in wrong.values()}))  # type: ignore[misc]
+    gone = set(label_studio.set_scores({t.pushed_ls_prediction_id: scores[t.image_id] for t in wrong}))  # type: ignore[misc]
     with loop.database.session() as session:
-        for task in wrong.values():
+        for task in wrong:
             lost = task.pushed_ls_prediction_id in gone
             projects.mark_pushed(
                 session,

@@ -97,7 +97,7 @@ def record_review(session: Session, source: Source, annotation: Annotation, repo
     )
     report.reviews[status.value] += 1
     if status is ReviewStatus.skipped:
-        _withdraw_labels(session, review, report)
+        withdraw_labels(session, review, report)
         queue.close(session, image.id, ItemStatus.skipped)
         return thread
     parsed = from_regions(annotation.result, source.config, (image.height, image.width))
@@ -141,9 +141,10 @@ def withdraw(session: Session, last: Review, moment: datetime, report: SyncRepor
         ls_task_id=last.ls_task_id,
         ls_annotation_id=last.ls_annotation_id,
         prediction_id=last.prediction_id,
+        way=last.way,
     )
     report.reviews[ReviewStatus.withdrawn.value] += 1
-    _withdraw_labels(session, review, report)
+    withdraw_labels(session, review, report)
 
 
 def _shown(
@@ -212,7 +213,8 @@ def _append(
     labels.add_revisions(session, rows)
 
 
-def _withdraw_labels(session: Session, review: Review, report: SyncReport) -> None:
+def withdraw_labels(session: Session, review: Review, report: SyncReport) -> None:
+    """Append that this review's thread says nothing of any cell any more."""
     live = labels.thread_labels(session, review.thread)
     labels.add_revisions(session, [labels.revision(review, label.cell_id, Action.withdrawn) for label in live])
     if live:

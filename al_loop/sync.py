@@ -17,12 +17,14 @@ from datetime import timedelta
 from sqlalchemy.orm import Session
 
 from al_loop.context import Loop
+from al_loop.record_cell import sync_cell
 from al_loop.record_review import Source, SyncReport, outdated, record_review, withdraw
+from backend.label_studio.cell_config import parse_cells
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.label_config import LabelConfig, parse
 from backend.label_studio.protocol import Task
-from db import images, projects, reviews
-from db.models import Project, now
+from db import cell_tasks, images, placed, projects, reviews
+from db.models import CellTask, Project, Way, now
 from db.models import Task as OurTask
 
 log = logging.getLogger("cellloop.sync")
@@ -46,18 +48,19 @@ def sync(
     Raises LabelStudioUnavailable, LabelStudioRefused.
     """
     report = SyncReport()
-    config = parse(project.label_config)
+    sync_task = _sync_cell_task if project.way == Way.cell else _sync_field_task
     since = project.synced_until - OVERLAP if project.synced_until else None
     with loop.database.session(read_only=True) as session:
-        ours = projects.tasks(session, project.id)  # before asking which live: a push may be adding some right now
+        # Before asking which live: a push may be adding some right now.
+        ours: Sequence[OurTask | CellTask] = (
+            cell_tasks.tasks(session, project.id) if project.way == Way.cell else projects.tasks(session, project.id)
+        )
     began = clock()
     changed = list(label_studio.tasks_since(project.ls_project_id, since))
     reading = timedelta(seconds=clock() - began)
     emails = label_studio.users() if any(task.annotations for task in changed) else {}
     for task in changed:
-        pair_names = _answered_pairs(loop, label_studio, project, task)
-        with loop.database.session() as session:
-            _sync_task(session, project, config, task, emails, pair_names, report)
+        sync_task(loop, label_studio, project, task, emails, report)
     living = label_studio.task_ids(project.ls_project_id) if sweep else None
     stamps = [task.updated_at for task in changed if task.updated_at]
     with loop.database.session() as session:
@@ -89,7 +92,34 @@ def _answered_pairs(loop: Loop, label_studio: LabelStudio, project: Project, tas
     return found
 
 
-def _sync_task(
+def _sync_field_task(
+    loop: Loop,
+    label_studio: LabelStudio,
+    project: Project,
+    task: Task,
+    emails: Mapping[int, str],
+    report: SyncReport,
+) -> None:
+    config = parse(project.label_config)
+    pair_names = _answered_pairs(loop, label_studio, project, task)
+    with loop.database.session() as session:
+        _record_field(session, project, config, task, emails, pair_names, report)
+
+
+def _sync_cell_task(
+    loop: Loop,
+    label_studio: LabelStudio,
+    project: Project,
+    task: Task,
+    emails: Mapping[int, str],
+    report: SyncReport,
+) -> None:
+    config = parse_cells(project.label_config)
+    with loop.database.session() as session:
+        sync_cell(session, project, config, task, emails, report)
+
+
+def _record_field(
     session: Session,
     project: Project,
     config: LabelConfig,
@@ -106,6 +136,8 @@ def _sync_task(
     image = images.get(session, known.image_id)
     present = set()
     for annotation in task.annotations:
+        if placed.is_placed(known, annotation):
+            continue
         user = annotation.completed_by or 0
         source = Source(
             project=project,
@@ -122,10 +154,13 @@ def _sync_task(
             withdraw(session, last, task.updated_at or now(), report)
 
 
-def _withdraw_deleted_tasks(session: Session, project: Project, gone: Sequence[OurTask], report: SyncReport) -> None:
+def _withdraw_deleted_tasks(
+    session: Session, project: Project, gone: Sequence[OurTask | CellTask], report: SyncReport
+) -> None:
     if not gone:
         return
-    projects.mark_deleted(session, [task.id for task in gone])
+    mark_deleted = cell_tasks.mark_deleted if project.way == Way.cell else projects.mark_deleted
+    mark_deleted(session, [task.id for task in gone])
     for last in reviews.live_of_tasks(session, project.ls_project_id, [task.ls_task_id for task in gone]):
         withdraw(session, last, now(), report)
     log.warning("%d tasks were deleted in Label Studio: their labels are withdrawn, their history stays", len(gone))

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from db.errors import NotFound
 from db.labels import current_labels
-from db.models import CellTask, Image, ItemStatus, PredictedCell, Project, ReviewItem, Slot, Way, now
+from db.models import CellTask, Image, ItemStatus, PredictedCell, Project, Review, ReviewItem, Slot, Way, now
 
 Box = tuple[float, float, float, float]  # xyxy, px
 
@@ -20,7 +20,7 @@ Box = tuple[float, float, float, float]  # xyxy, px
 class AskedCell:
     """What a queue item of a cell asks about. box: xyxy px, as last said by an expert, else as predicted.
 
-    label: what the model says, None where no model is asked about.
+    shape, mask: as that expert drew it. label: what the model says, None where no model is asked about.
     """
 
     item_id: int
@@ -31,6 +31,8 @@ class AskedCell:
     width: int
     height: int
     box: Box
+    shape: str
+    mask: bytes | None
     predicted_cell_id: int | None
     prediction_id: int | None
     label: str | None
@@ -45,7 +47,8 @@ def asked(session: Session, item_id: int) -> AskedCell | None:
     image = session.get_one(Image, item.image_id)
     predicted = session.get(PredictedCell, item.predicted_cell_id) if item.predicted_cell_id is not None else None
     said = next((live for live in current_labels(session, [image.id]) if live.cell_id == item.cell_id), None)
-    box = said.box if said is not None and said.box is not None else None
+    box = said.box if said is not None else None
+    drawn = said if box is not None else None
     if box is None and predicted is not None:
         box = (predicted.x1, predicted.y1, predicted.x2, predicted.y2)
     if box is None:
@@ -59,6 +62,8 @@ def asked(session: Session, item_id: int) -> AskedCell | None:
         width=image.width,
         height=image.height,
         box=box,
+        shape=(drawn.shape if drawn is not None else None) or "rectangle",
+        mask=drawn.mask if drawn is not None else None,
         predicted_cell_id=item.predicted_cell_id,
         prediction_id=predicted.prediction_id if predicted is not None else None,
         label=predicted.label if predicted is not None else None,
@@ -132,6 +137,37 @@ def items(session: Session, project_id: int) -> dict[int, ReviewItem]:
         .where(CellTask.project_id == project_id, CellTask.deleted_at.is_(None))
     )
     return {task_id: item for task_id, item in session.execute(query)}
+
+
+def answered_elsewhere(session: Session, project_id: int) -> Sequence[CellTask]:
+    """Living tasks whose item is done although nobody ever answered them in this project."""
+    here = select(Review.ls_task_id).join(Project, Project.ls_project_id == Review.ls_project_id)
+    query = (
+        select(CellTask)
+        .join(ReviewItem, ReviewItem.id == CellTask.item_id)
+        .where(
+            CellTask.project_id == project_id,
+            CellTask.deleted_at.is_(None),
+            ReviewItem.status == ItemStatus.done,
+            CellTask.ls_task_id.not_in(here.where(Project.id == project_id, Review.ls_task_id.is_not(None))),
+        )
+    )
+    return session.scalars(query.order_by(CellTask.id)).all()
+
+
+def superseded_before(session: Session, project_id: int, moment: datetime) -> Sequence[CellTask]:
+    """Living tasks whose item a ranking left out before this moment."""
+    query = (
+        select(CellTask)
+        .join(ReviewItem, ReviewItem.id == CellTask.item_id)
+        .where(
+            CellTask.project_id == project_id,
+            CellTask.deleted_at.is_(None),
+            ReviewItem.status == ItemStatus.superseded,
+            ReviewItem.closed_at < moment,
+        )
+    )
+    return session.scalars(query.order_by(CellTask.id)).all()
 
 
 def waiting_images(session: Session, url: str) -> set[int]:

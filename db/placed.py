@@ -6,8 +6,9 @@ the annotation's id afterwards: a crash in between leaves an intent that the nex
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy.orm import Session
 
@@ -53,18 +54,29 @@ def entries(task: Task | CellTask, why: Why) -> list[dict[str, Any]]:
     return [entry for entry in task.placed if entry["why"] == why.value]
 
 
-def is_placed(
-    task: Task | CellTask, annotation_id: int, user: int | None, cancelled: bool, lead_time: float | None
-) -> bool:
-    """Whether an annotation is one of ours. One whose id we never learned is known by its lack of a lead time,
-    which every editor sends."""
-    return any(
-        entry["annotation"] == annotation_id
-        or (
-            entry["annotation"] is None
-            and lead_time is None
-            and entry["user"] == user
-            and entry["cancelled"] == cancelled
-        )
-        for entry in task.placed
-    )
+class Facts(Protocol):
+    """What is known of an annotation in Label Studio."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def completed_by(self) -> int | None: ...
+    @property
+    def was_cancelled(self) -> bool: ...
+    @property
+    def lead_time(self) -> float | None: ...
+
+
+def is_entry(entry: Mapping[str, Any], annotation: Facts) -> bool:
+    """Whether this is the annotation that was placed. One with a lead time is an expert's, who changed it since:
+    editors always send one, and we never do."""
+    if annotation.lead_time is not None:
+        return False
+    if entry["annotation"] is not None:
+        return bool(entry["annotation"] == annotation.id)
+    return (entry["user"], entry["cancelled"]) == (annotation.completed_by, annotation.was_cancelled)
+
+
+def is_placed(task: Task | CellTask, annotation: Facts) -> bool:
+    """Whether an annotation on this task is one of ours."""
+    return any(is_entry(entry, annotation) for entry in task.placed)

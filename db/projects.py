@@ -114,9 +114,18 @@ def mark_pushed(
     task = session.get(Task, task_id)
     if task is None:
         raise NotFound(f"expected a task with id {task_id}, found none")
+    if task.pushed_prediction_id != prediction_id:
+        task.pushed_revision_id = None  # a fresh prediction shows what the models say
     task.pushed_prediction_id = prediction_id
     task.pushed_ls_prediction_id = ls_prediction_id
     task.pushed_score = None if score is None else float(score)
+    session.flush()
+
+
+def mark_shown(session: Session, task_id: int, revision_id: int) -> None:
+    """Note that this task's prediction in Label Studio shows all answers up to this revision (`task_id`: ours)."""
+    task = session.get_one(Task, task_id)
+    task.pushed_revision_id = revision_id
     session.flush()
 
 

@@ -1,16 +1,19 @@
-"""`cellloop label-studio start|connect`: Label Studio on this machine, and our project in it."""
+"""`cellloop label-studio start|connect`: Label Studio on this machine, and our projects in it."""
 
 from __future__ import annotations
 
 import signal
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scripts import console
 
-app = typer.Typer(help="Label Studio on this machine, and our project in it.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from db.models import Project
+
+app = typer.Typer(help="Label Studio on this machine, and our projects in it.", no_args_is_help=True)
 
 
 @app.command()
@@ -42,14 +45,23 @@ def start() -> None:
 
 @app.command()
 def connect(as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False) -> None:
-    """Create our project in Label Studio if need be: labels, images, order, ML backend and webhook. Repeatable.
+    """Create our projects, of fields and of cells one by one: labels, images, order and webhooks. Repeatable.
 
     Example: cellloop serve & cellloop label-studio connect
     """
     from al_loop.connect import connect as connect_project
+    from db import projects
+    from db.models import Way
     from scripts.composition import open_loop
 
     loop = open_loop()
     project = connect_project(loop, loop.label_studio())
-    page = f"{project.url}/projects/{project.ls_project_id}/data"
-    console.emit({"project": project.ls_project_id, "title": project.title, "page": page}, as_json)
+    with loop.database.session(read_only=True) as session:
+        cells = projects.project(session, project.url, way=Way.cell)
+    found = {"project": project.ls_project_id, "title": project.title, "page": data_page(project)}
+    console.emit(found | ({"cells": data_page(cells)} if cells is not None else {}), as_json)
+
+
+def data_page(project: Project) -> str:
+    """Address of a project's tasks in Label Studio."""
+    return f"{project.url}/projects/{project.ls_project_id}/data"

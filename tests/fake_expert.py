@@ -35,6 +35,8 @@ class FakeExpert(ExpertSession):
         return server.read(locked).model_copy(update={"predictions": shown})
 
     def _open(self, task_id: int) -> bool:
+        if self.server.tasks[task_id].closed:
+            return False
         there = self.server.annotations_of(task_id)
         mine = any(annotation.completed_by == self.user for annotation in there)
         return not mine and not any(not annotation.was_cancelled for annotation in there)

@@ -14,9 +14,9 @@ from itertools import count
 from typing import Any
 
 from backend.errors import LabelStudioRefused, LabelStudioUnavailable
-from backend.label_studio.client import LabelStudio
 from backend.label_studio.label_config import parse
 from backend.label_studio.protocol import Annotation, Prediction, Project, Task, User
+from tests.fake_placing import FakePlacing
 
 URL = "http://label-studio.test"
 TICK = timedelta(milliseconds=1)
@@ -24,11 +24,12 @@ TICK = timedelta(milliseconds=1)
 
 @dataclass
 class StoredTask:
-    """A task: its data, its project and when it last changed."""
+    """A task: its data, its project and when it last changed. closed: counts as answered, whatever is on it."""
 
     project: int
     data: dict[str, Any]
     updated_at: datetime
+    closed: bool = False
 
 
 @dataclass
@@ -41,7 +42,7 @@ class StoredProject:
     locks: dict[int, int] = field(default_factory=dict)  # user -> task
 
 
-class FakeLabelStudio(LabelStudio):
+class FakeLabelStudio(FakePlacing):
     """The server and its client in one. `clock` may be set; it advances by a millisecond per change.
 
     down: nobody answers. crash_after: names of methods whose next call stores everything and then loses its answer.
@@ -130,7 +131,7 @@ class FakeLabelStudio(LabelStudio):
         row = self.stored_projects[project_id]
         return Project(id=project_id, title=row.title, label_config=row.label_config, model_version=row.model_version)
 
-    def create_project(self, title: str, label_config: str) -> Project:
+    def create_project(self, title: str, label_config: str, **fields: Any) -> Project:
         self._called("create_project")
         project_id = next(self.ids)
         self.stored_projects[project_id] = StoredProject(title, label_config)
@@ -148,9 +149,12 @@ class FakeLabelStudio(LabelStudio):
         self._called("import_tasks")
         ids = [next(self.ids) for _ in data]
         for task_id, item in zip(ids, data, strict=True):
-            self.tasks[task_id] = StoredTask(project_id, dict(item), self.moment())
+            self._store_task(task_id, project_id, item)
         self._answered("import_tasks")
         return ids
+
+    def _store_task(self, task_id: int, project_id: int, data: Mapping[str, Any], closed: bool = False) -> None:
+        self.tasks[task_id] = StoredTask(project_id, dict(data), self.moment(), closed)
 
     def task_ids(self, project_id: int) -> set[int]:
         self._called("task_ids")
@@ -187,8 +191,9 @@ class FakeLabelStudio(LabelStudio):
         self._called("import_predictions")
         if unknown := [p["task"] for p in predictions if p["task"] not in self.task_ids(project_id)]:
             raise LabelStudioRefused(f"import of predictions: task ID {unknown[0]} not found in project {project_id}")
-        config = parse(self.stored_projects[project_id].label_config)
-        valid = [item for item in predictions if _valid(item, config.control_named)]
+        regions = any(item["result"] for item in predictions)
+        control_named = parse(self.stored_projects[project_id].label_config).control_named if regions else {}.get
+        valid = [item for item in predictions if _valid(item, control_named)]
         for item in valid:
             prediction_id = next(self.ids)
             self.predictions[prediction_id] = Prediction(id=prediction_id, **deepcopy(dict(item)))

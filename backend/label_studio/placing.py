@@ -83,10 +83,15 @@ class Placing:
             params = {"id": "delete_tasks", "project": project_id}
             self.transport.request("POST", "/api/dm/actions/", params=params, body=body)
 
-    def place_annotation(self, task_id: int, result: Sequence[Any], user: int) -> int | None:
-        """An annotation in this user's name, without a lead time: nobody is given the task any more. Its id, None when
-        the task is gone. Whoever has the task open may still submit."""
-        body = {"result": list(result), "was_cancelled": False, "completed_by": user}
+    def place_annotation(
+        self, task_id: int, result: Sequence[Any], user: int, *, cancelled: bool = False
+    ) -> int | None:
+        """An annotation in this user's name, without a lead time; its id, None when the task is gone.
+
+        Nobody is given the task any more; only this user is not, when it is cancelled. Whoever has the task open may
+        still submit.
+        """
+        body = {"result": list(result), "was_cancelled": cancelled, "completed_by": user}
         answer = self.transport.request("POST", f"/api/tasks/{task_id}/annotations/", body=body, none_on_404=True)
         return None if answer is None else int(answer["id"])
 

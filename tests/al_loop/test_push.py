@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from al_loop.promote import rollback
-from al_loop.push import HEAD, push
+from al_loop.push import push
+from al_loop.push_order import HEAD
 from al_loop.rank import rank
 from backend.errors import LabelStudioUnavailable, NoTrainedModel
 from backend.label_studio.protocol import UNRANKED_SCORE, priority_to_score
