@@ -5,8 +5,6 @@ Embeddings are (N, D) float32 of unit length; without any (D = 0) all cells are 
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
@@ -125,25 +123,28 @@ def diverse(
     order = positive[np.lexsort((positive, -utilities[positive]))][: oversample * count]
     if len(order) <= count and per_group is None:
         return order.tolist()
-    slide = np.zeros(len(utilities), dtype=np.int64) if groups is None else np.asarray(groups)
+    slide = np.unique(np.zeros(len(utilities)) if groups is None else groups, return_inverse=True)[1]
     cap = len(order) if per_group is None else per_group
-    used: Counter[int] = Counter()
+    used = np.zeros(len(utilities), dtype=np.int64)  # by slide
     chosen: list[int] = []
     for label, places in _quota(utilities[order], labels[order], count):
         rows = order[labels[order] == label]
         gap: NDArray[np.float64] = np.ones(len(rows))
+        left = np.ones(len(rows), dtype=bool)
         for _ in range(places):
-            free = np.array([row not in chosen and used[int(slide[row])] < cap for row in rows.tolist()])
+            free = left & (used[slide[rows]] < cap)
             if not free.any():
                 break
             best = int(np.where(free, utilities[rows] * gap, -1.0).argmax())
+            left[best] = False
             chosen.append(int(rows[best]))
-            used[int(slide[rows[best]])] += 1
+            used[slide[rows[best]]] += 1
             if embeddings.shape[1]:
                 closer = distances(embeddings[rows], embeddings[rows[best : best + 1]])[:, 0]
                 gap = np.minimum(gap, np.clip(closer, 1e-3, 1.0))
-    rest = [row for row in order.tolist() if row not in set(chosen)]
-    rest.sort(key=lambda row: used[int(slide[row])] >= cap)  # stable: useful ones first on either side of the cap
+    taken = set(chosen)
+    rest = [row for row in order.tolist() if row not in taken]
+    rest.sort(key=lambda row: used[slide[row]] >= cap)  # stable: useful ones first on either side of the cap
     chosen += rest[: max(0, count - len(chosen))]
     return sorted(chosen, key=lambda row: (-utilities[row], row))
 

@@ -1,0 +1,168 @@
+"""Replay the loop with the truth as the expert: how good the heads are after so many reviews, strategy by strategy."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from al_loop.acquisition import AcquisitionConfig, PoolCells, rarity_weights
+from al_loop.diversity import diverse
+from al_loop.metrics import POOLED
+from al_loop.simulate_expert import Expert
+from al_loop.simulate_heads import Heads, Views, fit_heads, prior
+from al_loop.simulate_pool import Round
+from al_loop.strategies import Pool, strategy_named
+from backend.instances import CLASSES, INFECTED, INFECTED_INDEX
+
+RARE = ("schizont", "gametocyte")
+SILENCE = 0.05  # a head that says less says nothing, as a detector below its score threshold
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What is held equal between strategies. first, growth: cells reviewed before the first fit, and how many times as
+    many before each next one. decay: of the heads. per_slide: share of a batch that one slide may take, for `ours`.
+    """
+
+    first: int = 20
+    growth: float = 1.3
+    decay: float = 1.0
+    per_slide: float = 0.25
+    expert: Expert = field(default_factory=Expert)
+    acquisition: AcquisitionConfig = field(default_factory=AcquisitionConfig)
+
+    def stops(self, cells: int) -> list[int]:
+        """Cumulative numbers of reviews at which the heads are fitted and measured, 0 and all among them."""
+        stops, step = [0], float(self.first)
+        while stops[-1] + step < cells:
+            stops.append(stops[-1] + round(step))
+            step = max(step, stops[-1] * (self.growth - 1))
+        return [*stops, cells]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One replay. Columns by stop: reviews, the expert's seconds, metrics on the exam, and what had been shown.
+
+    order: rows of the pool as they were reviewed. answers: what was answered, in that order.
+    """
+
+    strategy: str
+    seed: int
+    reviews: NDArray[np.int64]
+    seconds: NDArray[np.float64]
+    infected_ap50: NDArray[np.float64]
+    stage_ap50: NDArray[np.float64]
+    rare_shown: NDArray[np.int64]
+    infected_shown: NDArray[np.int64]
+    order: NDArray[np.int64]
+    answers: NDArray[np.int64]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without the order."""
+        return {name: value.tolist() for name, value in vars(self).items() if isinstance(value, np.ndarray)} | {
+            "strategy": self.strategy,
+            "seed": self.seed,
+        }
+
+
+def replay(dealt: Round, strategy: str, seed: int, plan: Simulation) -> Curve:
+    """Rank, review, fit, measure, until every cell of the pool is reviewed. Only answers given teach anything."""
+    rng = np.random.default_rng([seed, zlib.crc32(strategy.encode())])
+    given = plan.expert.answers(dealt.answers, np.random.default_rng([seed, 1]))
+    order: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+    heads = prior(dealt.inputs)
+    measured = []
+    stops = plan.stops(len(dealt))
+    for stop, goal in zip(stops, [*stops[1:], stops[-1]], strict=True):
+        if stop:
+            heads = fit_heads(dealt.inputs[order], given[order], plan.decay, heads)
+        measured.append(measure(dealt, heads))
+        if goal > stop:
+            chosen = choose(dealt, strategy, heads, order, given, goal - stop, rng, plan)
+            order = np.concatenate([order, chosen])
+    rare = np.isin(dealt.answers[order], [CLASSES.index(name) for name in RARE])
+    infected = np.isin(dealt.answers[order], INFECTED_INDEX)
+    reviews = np.array(stops, dtype=np.int64)
+    return Curve(
+        strategy=strategy,
+        seed=seed,
+        reviews=reviews,
+        seconds=_until(plan.expert.seconds(given[order]), reviews),
+        infected_ap50=np.array([score[POOLED] for score in measured]),
+        stage_ap50=np.array([_stage_mean(score) for score in measured]),
+        rare_shown=_until(rare, reviews).astype(np.int64),
+        infected_shown=_until(infected, reviews).astype(np.int64),
+        order=order,
+        answers=given[order],
+    )
+
+
+def _until(values: NDArray[Any], reviews: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])[reviews]
+
+
+def _stage_mean(score: dict[str, float]) -> float:
+    return float(np.mean([score[name] for name in INFECTED if name in score]))
+
+
+def measure(dealt: Round, heads: Heads) -> dict[str, float]:
+    """AP50 of each stage and of the infected ones pooled, on the images nobody reviews."""
+    return dealt.exam.score(heads.look(dealt.exam.inputs).probabilities)
+
+
+def choose(
+    dealt: Round,
+    strategy: str,
+    heads: Heads,
+    order: NDArray[np.int64],
+    given: NDArray[np.int64],
+    count: int,
+    rng: np.random.Generator,
+    plan: Simulation,
+) -> NDArray[np.int64]:
+    """The next `count` rows of the pool. order: rows reviewed so far; of `given`, only their answers are looked at."""
+    waiting = np.setdiff1d(np.arange(len(dealt)), order)
+    if count >= len(waiting):
+        return waiting
+    views = heads.look(dealt.inputs[waiting])
+    counts = Counter(CLASSES[answer] for answer in given[order].tolist() if answer < len(CLASSES))
+    pool = Pool(
+        cells=pool_cells(dealt, waiting, views, order),
+        weights=rarity_weights(counts, plan.acquisition),
+        embeddings=dealt.embeddings[waiting],
+        reviewed=dealt.embeddings[order],
+        config=plan.acquisition,
+    )
+    utilities = strategy_named(strategy)(pool, count, rng)
+    if strategy == "ours":
+        cap = max(1, int(np.ceil(plan.per_slide * count)))
+        label = views.probabilities.argmax(axis=1)
+        best = diverse(utilities, label, pool.embeddings, count, dealt.slide[waiting], cap)
+        chosen = np.array(best, dtype=np.int64)
+        left = np.setdiff1d(np.argsort(-utilities, kind="stable"), chosen, assume_unique=True)
+        chosen = np.concatenate([chosen, left[: count - len(chosen)]])
+    else:
+        chosen = np.argsort(-utilities, kind="stable")[:count]
+    return waiting[chosen]
+
+
+def pool_cells(dealt: Round, rows: NDArray[np.int64], views: Views, order: NDArray[np.int64]) -> PoolCells:
+    """These cells as the product ranks them: a head that says less than SILENCE of a cell is silent about it."""
+    best = views.all_cells[:, :-1].max(axis=1)
+    stage = views.all_cells[:, INFECTED_INDEX].sum(axis=1)
+    heard = np.bincount(dealt.bucket[order], minlength=int(dealt.bucket.max()) + 1)
+    return PoolCells(
+        image=dealt.image[rows],
+        probabilities=views.probabilities,
+        score_all_cells=np.where(best >= SILENCE, best, np.nan),
+        score_infected=np.where(views.infected >= SILENCE, views.infected, np.nan),
+        pair_iou=np.full(len(rows), np.nan),
+        disputed=(views.infected >= 0.5) & (stage < 0.5),
+        novelty=np.exp(-heard[dealt.bucket[rows]].astype(np.float64)),
+    )
