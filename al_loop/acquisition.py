@@ -1,9 +1,9 @@
 """What an expert's look at a cell is worth, and at an image: every score with every term it is made of.
 
-A cell's doubt is the strongest of six: two classes nearly equal, the two models disagree, they outline it
-differently, its label is suspicious, an expert could not or would not decide, or nothing like it was ever reviewed.
-Rare classes count more. An image is worth its best cells per second of the expert's time; averaging over all of its
-cells would drown the rare ones.
+A cell's doubt is the strongest of seven: whether it is infected is open, two classes are nearly equal, the two models
+disagree, they outline it differently, its label is suspicious, an expert could not or would not decide, or nothing
+like it was ever reviewed. Rare classes count more. An image is worth its best cells per second of the expert's time;
+averaging over all of its cells would drown the rare ones.
 """
 
 from __future__ import annotations
@@ -18,23 +18,28 @@ from scipy.special import entr
 
 from backend.instances import CLASSES, INFECTED_INDEX
 
-DOUBTS: tuple[str, ...] = ("margin", "disagreement", "localisation", "suspicion", "difficult", "novelty")
+DOUBTS: tuple[str, ...] = ("infected", "margin", "disagreement", "localisation", "suspicion", "difficult", "novelty")
+MUCH = 0.3  # disagreement from which an open question is told as that: it says more than a probability
 
 
 @dataclass(frozen=True)
 class AcquisitionConfig:
     """What makes a cell worth an expert's time.
 
-    doubt_floor: doubt up to here counts as none, so that a confident red cell scores 0.
-    localisation_weight, novelty_weight: how much doubt an outline that fits nothing, or a cell that is like nothing
-    reviewed, is worth beside two classes that are equally probable.
+    doubt_floor: doubt up to here counts as none, so that a confident cell scores 0.
+    infected_weight, margin_weight, localisation_weight, novelty_weight: how much doubt it is worth when infected or not
+    is a toss-up, two classes are equally probable, an outline fits nothing, or a cell is like nothing reviewed; two
+    models that flatly disagree are 1. Which stage it is matters less than whether it is one: replayed on real smears,
+    equal weights needed half as many reviews again to find infected cells as well (docs/results/labels-saved.md).
     rarity_offset, rarity_ap: `a` and `l` of w_c = clip(sqrt(median n / (n_c + a)) * (1 + l * (1 - AP_c))).
     best_cells: an image counts by its best so many cells.
     seconds_per_image, seconds_per_cell: the cost of opening an image and of looking at one of its cells.
     seconds_per_crop: the cost of one cell shown by itself.
     """
 
-    doubt_floor: float = 0.1
+    doubt_floor: float = 0.2
+    infected_weight: float = 0.9
+    margin_weight: float = 0.5
     localisation_weight: float = 0.5
     novelty_weight: float = 0.5
     rarity_offset: float = 1.0
@@ -96,9 +101,9 @@ class PoolCells:
 
 @dataclass(frozen=True)
 class CellScores:
-    """Columns for N cells: `score` = `doubt` * `weight`; `doubt` follows from the six terms in `doubts`.
+    """Columns for N cells: `score` = `doubt` * `weight`; `doubt` follows from the seven terms in `doubts`.
 
-    doubts: (N, 6) float64 in the order of DOUBTS. strongest: (N,) int64, index into DOUBTS.
+    doubts: (N, 7) float64 in the order of DOUBTS. strongest: (N,) int64, index into DOUBTS.
     """
 
     score: NDArray[np.float64]
@@ -166,11 +171,14 @@ def disagreement(cells: PoolCells) -> NDArray[np.float64]:
 def score_cells(cells: PoolCells, weights: NDArray[np.float64], config: AcquisitionConfig | None = None) -> CellScores:
     """Score every cell. weights: (len(CLASSES),) as `rarity_weights` gives them."""
     config = config or AcquisitionConfig()
-    probabilities = cells.probabilities
+    probabilities = np.clip(cells.probabilities, 0, 1)
+    infected = np.minimum(probabilities[:, INFECTED_INDEX].sum(axis=1), 1.0)
+    open_ = _bits(infected)
     first, second = _best_two(probabilities)
     doubts = np.stack(
         [
-            np.clip(1 - (first - second), 0, 1),
+            config.infected_weight * open_,
+            config.margin_weight * np.clip(1 - (first - second), 0, 1),
             disagreement(cells),
             config.localisation_weight * (1 - np.nan_to_num(cells.pair_iou, nan=1.0)),
             np.clip(np.nan_to_num(cells.suspicion), 0, 1),
@@ -181,7 +189,7 @@ def score_cells(cells: PoolCells, weights: NDArray[np.float64], config: Acquisit
     )
     strongest = doubts.argmax(axis=1)
     doubt = np.maximum(doubts.max(axis=1, initial=0.0) - config.doubt_floor, 0) / (1 - config.doubt_floor)
-    weight = probabilities @ weights
+    weight = _weight(probabilities, infected, open_, weights)
     return CellScores(score=doubt * weight, doubt=doubt, weight=weight, doubts=doubts, strongest=strongest)
 
 
@@ -193,6 +201,29 @@ def _best_two(values: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArr
         second = np.maximum(second, np.minimum(first, column))
         first = np.maximum(first, column)
     return first, second
+
+
+def _weight(
+    probabilities: NDArray[np.floating],
+    infected: NDArray[np.floating],
+    open_: NDArray[np.floating],
+    weights: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """(N,) the expected class weight, where a cell counts as infected as far as that is probable or open.
+
+    By probability alone, surer parasites would go before those in doubt, and the healthy cells that a model mistakes
+    for parasites would come last: what is learned from is both sides of the border.
+    """
+    counts_as = np.maximum(infected, open_)
+    by_class = probabilities * weights
+    if_infected = by_class[:, INFECTED_INDEX].sum(axis=1) / np.maximum(infected, 1e-9)
+    if_not = (by_class.sum(axis=1) - by_class[:, INFECTED_INDEX].sum(axis=1)) / np.maximum(1 - infected, 1e-9)
+    return counts_as * if_infected + (1 - counts_as) * np.maximum(if_not, 0.0)
+
+
+def _bits(p: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Entropy in bits of a question answered yes with probability p."""
+    return (entr(p) + entr(1 - p)) / np.log(2)
 
 
 def rank_cells(cells: PoolCells, scores: CellScores) -> list[RankedCell]:
@@ -218,6 +249,12 @@ def reason(cells: PoolCells, scores: CellScores, index: int) -> str:
     probabilities = cells.probabilities[index]
     first, second = np.argsort(-probabilities, kind="stable")[:2]
     strongest = DOUBTS[scores.strongest[index]]
+    if strongest == "infected" and scores.doubts[index, DOUBTS.index("disagreement")] > MUCH:
+        strongest = "disagreement"  # why it is open
+    if strongest == "infected":
+        infected = float(probabilities[INFECTED_INDEX].sum())
+        stage = CLASSES[INFECTED_INDEX[probabilities[INFECTED_INDEX].argmax()]]
+        return f"Infected or not? {infected:.2f} that it is, most like {stage}"
     if strongest == "difficult":
         if cells.difficult[index] >= 1:
             return "An expert could not decide: please read again"

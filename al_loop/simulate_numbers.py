@@ -1,4 +1,4 @@
-"""What the curves of a simulation come to: reviews needed, ratios over seeds with intervals, rare cells, errors found."""
+"""What the curves of a simulation come to: reviews needed, and their ratios over seeds with intervals."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def at_share(reviews: NDArray[np.int64], values: NDArray[Any], share: float) -> 
 
 
 def summarise(needs: Mapping[str, Sequence[Needed]]) -> dict[str, Any]:
-    """Per strategy: reviews needed by seed, their mean with interval, how many never got there, and the ratio to ours."""
+    """Per strategy: reviews needed by seed, mean with interval, how often it never got there, and the ratio to ours."""
     found: dict[str, Any] = {}
     for name, each in needs.items():
         mean = mean_of([need.reviews for need in each])
