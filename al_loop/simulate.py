@@ -16,22 +16,26 @@ from al_loop.metrics import POOLED
 from al_loop.simulate_expert import Expert
 from al_loop.simulate_heads import Heads, Views, fit_heads, prior
 from al_loop.simulate_pool import Round
-from al_loop.strategies import Pool, strategy_named
+from al_loop.strategies import STRATEGIES, Pool, strategy_named
 from backend.instances import CLASSES, INFECTED, INFECTED_INDEX
 
 RARE = ("schizont", "gametocyte")
+FIELDS = "whole-fields"  # no strategy: every cell of one image after another, as people read smears without us
+NAMES = (*STRATEGIES, FIELDS)
 SILENCE = 0.05  # a head that says less says nothing, as a detector below its score threshold
 
 
 @dataclass(frozen=True)
 class Simulation:
     """What is held equal between strategies. first, growth: cells reviewed before the first fit, and how many times as
-    many before each next one. decay: of the heads. per_slide: share of a batch that one slide may take, for `ours`.
+    many before each next one, up to `fine` of all cells; then twice as many. decay: of the heads. per_slide: share of
+    a batch that one slide may take, for `ours`.
     """
 
     first: int = 20
     growth: float = 1.3
-    decay: float = 1.0
+    fine: float = 0.3
+    decay: float = 30.0
     per_slide: float = 0.25
     expert: Expert = field(default_factory=Expert)
     acquisition: AcquisitionConfig = field(default_factory=AcquisitionConfig)
@@ -41,7 +45,8 @@ class Simulation:
         stops, step = [0], float(self.first)
         while stops[-1] + step < cells:
             stops.append(stops[-1] + round(step))
-            step = max(step, stops[-1] * (self.growth - 1))
+            growth = self.growth if stops[-1] < self.fine * cells else 2.0
+            step = max(step, stops[-1] * (growth - 1))
         return [*stops, cells]
 
 
@@ -64,11 +69,9 @@ class Curve:
     answers: NDArray[np.int64]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, without the order."""
-        return {name: value.tolist() for name, value in vars(self).items() if isinstance(value, np.ndarray)} | {
-            "strategy": self.strategy,
-            "seed": self.seed,
-        }
+        """Plain values by column; the order of thirty thousand cells is left out."""
+        columns = ("reviews", "seconds", "infected_ap50", "stage_ap50", "rare_shown", "infected_shown")
+        return {"seed": self.seed} | {name: getattr(self, name).tolist() for name in columns}
 
 
 def replay(dealt: Round, strategy: str, seed: int, plan: Simulation) -> Curve:
@@ -86,6 +89,9 @@ def replay(dealt: Round, strategy: str, seed: int, plan: Simulation) -> Curve:
         if goal > stop:
             chosen = choose(dealt, strategy, heads, order, given, goal - stop, rng, plan)
             order = np.concatenate([order, chosen])
+    spent = plan.expert.seconds(given[order])
+    if strategy == FIELDS:
+        spent = plan.expert.seconds_in_fields(dealt.image[order])
     rare = np.isin(dealt.answers[order], [CLASSES.index(name) for name in RARE])
     infected = np.isin(dealt.answers[order], INFECTED_INDEX)
     reviews = np.array(stops, dtype=np.int64)
@@ -93,7 +99,7 @@ def replay(dealt: Round, strategy: str, seed: int, plan: Simulation) -> Curve:
         strategy=strategy,
         seed=seed,
         reviews=reviews,
-        seconds=_until(plan.expert.seconds(given[order]), reviews),
+        seconds=_until(spent, reviews),
         infected_ap50=np.array([score[POOLED] for score in measured]),
         stage_ap50=np.array([_stage_mean(score) for score in measured]),
         rare_shown=_until(rare, reviews).astype(np.int64),
@@ -128,6 +134,10 @@ def choose(
 ) -> NDArray[np.int64]:
     """The next `count` rows of the pool. order: rows reviewed so far; of `given`, only their answers are looked at."""
     waiting = np.setdiff1d(np.arange(len(dealt)), order)
+    if strategy == FIELDS:
+        images = rng.permutation(int(dealt.image.max()) + 1)
+        begun = np.isin(dealt.image[waiting], dealt.image[order])
+        return waiting[np.lexsort((images[dealt.image[waiting]], ~begun))[:count]]
     if count >= len(waiting):
         return waiting
     views = heads.look(dealt.inputs[waiting])

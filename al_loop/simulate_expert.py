@@ -37,3 +37,9 @@ class Expert:
     def seconds(self, answers: NDArray[np.int64]) -> NDArray[np.float64]:
         """(N,) float64, for each of these answers."""
         return self.seconds_per_crop * np.where(answers == RED, 1.0, self.other_factor)
+
+    def seconds_in_fields(self, images: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(N,) float64, for cells reviewed image after image; the first of each takes the opening. images: (N,)."""
+        first = np.zeros(len(images), dtype=bool)
+        first[np.unique(images, return_index=True)[1]] = True
+        return self.seconds_per_cell + self.seconds_per_image * first

@@ -31,6 +31,7 @@ VERBS: tuple[str, ...] = (
     "suspicious",
     "stopping",
     "crossval",
+    "simulate",
     "promote",
     "rollback",
     "demo",
