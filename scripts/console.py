@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
+
+LINE_SECONDS = 30.0
 
 
 class Advance(Protocol):
@@ -135,3 +138,19 @@ def progress(title: str) -> Iterator[Advance]:
             bar.update(task, completed=done, total=total, note=note)
 
         yield advance
+
+
+def reporter(advance: Advance) -> Advance:
+    """`advance` on a terminal; elsewhere a line on stderr now and then, as the work takes long."""
+    return advance if sys.stderr.isatty() else _Lines()
+
+
+class _Lines:
+    """Progress as lines: one at each end of a stage, and one every half minute between."""
+
+    last = 0.0
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        if done >= total or time.monotonic() - self.last >= LINE_SECONDS:
+            self.last = time.monotonic()
+            print(f"{time.strftime('%H:%M:%S')} {note} ({done} of {total})", file=sys.stderr, flush=True)

@@ -40,7 +40,7 @@ def simulate(
     home = read_settings().home
     prepare_home(home)
     with console.progress("simulating") as advance:
-        answer = run(study, home / "simulate", advance)
+        answer = run(study, home / "simulate", console.reporter(advance))
     if report is not None:
         write_report(report, answer)
     if not console.write_json(answer, as_json):
