@@ -203,6 +203,12 @@ def _best_two(values: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArr
     return first, second
 
 
+def class_weight(probabilities: NDArray[np.floating], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N,) the weight of cells with these distributions, (N, len(CLASSES)), under `weights`, (len(CLASSES),)."""
+    infected = np.minimum(probabilities[:, INFECTED_INDEX].sum(axis=1), 1.0)
+    return _weight(probabilities, infected, _bits(infected), weights)
+
+
 def _weight(
     probabilities: NDArray[np.floating],
     infected: NDArray[np.floating],
@@ -237,7 +243,7 @@ def rank_cells(cells: PoolCells, scores: CellScores) -> list[RankedCell]:
 
 
 def cell_terms(cells: PoolCells, scores: CellScores, index: int) -> dict[str, Any]:
-    """Everything a cell's score is made of: doubt * weight, the six doubts, and the distribution the weight is of."""
+    """Everything a cell's score is made of: doubt * weight, the seven doubts, and the distribution the weight is of."""
     terms: dict[str, Any] = {name: float(scores.doubts[index, column]) for column, name in enumerate(DOUBTS)}
     shares = np.clip(cells.probabilities[index], 0, 1)
     terms["probabilities"] = [round(float(share), 6) for share in shares]

@@ -8,7 +8,7 @@ one is made when half of it is gone, or when something changed that concerns all
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from al_loop.acquisition import (
     score_cells,
 )
 from al_loop.batch import RANDOM_REASON, BatchConfig, Offer, Place, candidates, compose
+from al_loop.cost import SecondsModel, learn_seconds
 from al_loop.pool_columns import Known, columns
 from al_loop.second_readings import second_readings
 from backend.errors import NoTrainedModel
@@ -36,6 +37,7 @@ from db.packed import embeddings
 from db.pool import WaitingImages, answered_cells, called_difficult, predicted_images, reviewed_cells, waiting_images
 from db.projects import ways
 from db.queue import CellRank, QueueEntry
+from db.reviews import recent_looks
 from db.runs import metrics_of, newest_evaluation
 from db.session import Database
 from db.versions import active_pair
@@ -90,6 +92,7 @@ def rank(database: Database, *, config: RankConfig | None = None) -> RankingSumm
                 "expected two active models to rank the pool by, found none; "
                 "run: cellloop train --role all_cells, then --role infected"
             )
+        config = with_learned_seconds(config, session)
         waiting = waiting_images(session, pair.id)
         counts, newest = class_counts(session, Split.train), newest_revision_id(session)
         ap = known_ap(session, pair.id) if config.use_ap else {}
@@ -129,6 +132,23 @@ def rank(database: Database, *, config: RankConfig | None = None) -> RankingSumm
         left_out=settings["left_out"],
         best=tuple((entry.image_id, entry.score) for entry in entries[:10]),
     )
+
+
+def with_learned_seconds(config: RankConfig, session: Session) -> RankConfig:
+    """The same, with what a field, each of its cells and a crop take by the experts' own lead times.
+
+    The configured seconds are what is believed as long as there are few.
+    """
+    believed = config.acquisition
+    prior = SecondsModel(believed.seconds_per_image, believed.seconds_per_cell, believed.seconds_per_crop)
+    learned = learn_seconds(*recent_looks(session), prior)
+    acquisition = replace(
+        believed,
+        seconds_per_image=learned.field_base,
+        seconds_per_cell=learned.field_per_cell,
+        seconds_per_crop=learned.cell,
+    )
+    return replace(config, acquisition=acquisition)
 
 
 def make_offer(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from al_loop.acquisition import AcquisitionConfig, rarity_weights
+from al_loop.acquisition import AcquisitionConfig, class_weight, rarity_weights
 from al_loop.second_readings import second_readings
 from db import queue
 from db.labels import changed_counts
@@ -79,4 +79,4 @@ def rescored(
 
 def reweighted(terms: dict[str, Any], weights: NDArray[np.float64]) -> dict[str, Any]:
     """A cell's terms with the weight its distribution has now."""
-    return terms | {"weight": float(np.dot(terms["probabilities"], weights))}
+    return terms | {"weight": float(class_weight(np.array([terms["probabilities"]]), weights)[0])}

@@ -12,7 +12,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from db.images import lock
-from db.models import Image, Review, ReviewStatus, Split, Way
+from db.models import Image, PackedPrediction, Review, ReviewStatus, Split, Way
 
 IMPORT_EXPERT = "import"  # the "expert" of labels that came with a data set
 IMPORT_THREAD = "import:"  # thread of such labels: import:<image sha256>
@@ -131,6 +131,23 @@ def lead_times(session: Session, way: Way) -> list[tuple[int, float]]:
         Review.way == way, Review.status == ReviewStatus.submitted, Review.lead_time_s.is_not(None)
     )
     return [(review.image_id, float(review.lead_time_s or 0)) for review in session.scalars(live)]
+
+
+def recent_looks(session: Session, most: int = 500) -> tuple[list[tuple[int, float]], list[float]]:
+    """How long experts took lately: (cells shown, seconds) of whole fields, and the seconds of single cells.
+
+    The newest `most` of each, submitted, of known duration, fields that were shown with a prediction.
+    """
+    timed = (Review.status == ReviewStatus.submitted, Review.lead_time_s.is_not(None))
+    fields = (
+        select(PackedPrediction.count, Review.lead_time_s)
+        .join(PackedPrediction, PackedPrediction.prediction_id == Review.prediction_id)
+        .where(Review.way == Way.field, *timed)
+    )
+    cells = select(Review.lead_time_s).where(Review.way == Way.cell, *timed)
+    newest = Review.id.desc()
+    shown = [(count, float(seconds or 0)) for count, seconds in session.execute(fields.order_by(newest).limit(most))]
+    return shown, [float(seconds or 0) for seconds in session.scalars(cells.order_by(newest).limit(most))]
 
 
 def unfinished(session: Session) -> Sequence[Image]:

@@ -330,3 +330,28 @@ def test_ranking_a_pool_twice_the_same_way_gives_the_same_batch(database: Databa
         with database.session() as session:
             batches.append([(i.id, i.way, i.cell_id, i.score) for i in queue.pending(session)])
     assert batches[0] == batches[1]
+
+
+def test_the_seconds_experts_take_are_learned_and_decide_between_the_ways(database: Database) -> None:
+    with database.session() as session:
+        pair = builders.add_active_pair(session)
+        builders.add_projects(session)
+        for _ in range(10):
+            predict(session, pair, *[cell(number) for number in range(4)], disputed(4))
+    first = rank(database)
+    with database.session() as session:
+        believed = session.get_one(Ranking, first.ranking_id).config["acquisition"]
+        for number in range(60):
+            image = builders.add_image(session)
+            stored = predictions.add_prediction(session, image.id, pair.id, [cell(n) for n in range(9)], 0.1)
+            looked = {"prediction_id": stored.id, "lead_time_s": 6.0}
+            builders.add_review(session, image, f"ls:1:{number}", **looked)
+            builders.add_review(session, image, f"ls:2:{number}", way=Way.cell, lead_time_s=30.0)
+    second = rank(database)
+    with database.session() as session:
+        learned = session.get_one(Ranking, second.ranking_id).config["acquisition"]
+        assert learned["seconds_per_crop"] > 5 * believed["seconds_per_crop"]
+        seconds = learned["seconds_per_image"] + 9 * learned["seconds_per_cell"]
+        assert seconds == pytest.approx(6, rel=0.15)
+        best = queue.pending(session)[0]
+        assert best.way == Way.field, "a field is read faster than a crop here"
