@@ -9,7 +9,7 @@ import pytest
 
 from al_loop.acquisition import PoolCells
 from al_loop.strategies import STRATEGIES, Pool, Strategy, strategy_named
-from backend.instances import CLASS_INDEX, CLASSES
+from backend.instances import CLASS_INDEX, CLASSES, INFECTED
 from tests.al_loop.pools import WEIGHTS, cells, certain_reds, joined, pool, reordered, unit
 
 BATCH = 8
@@ -81,7 +81,8 @@ def test_more_doubt_between_the_same_two_classes_never_ranks_lower(name: str, la
     shift = np.linspace(0, 0.5, 11)
     steps.probabilities[:, CLASS_INDEX[label]] = 1 - shift
     steps.probabilities[:, other] = shift
-    steps.score_infected[:], steps.pair_iou[:] = 0.995, 1.0  # both models saw it, alike
+    if label in INFECTED:
+        steps.score_infected[:], steps.pair_iou[:] = 0.995, 1.0  # both models saw it, alike
     # Both classes weigh the same: all else is equal.
     known = Pool(steps, np.ones(len(CLASSES)), unit(0, 11), unit(1, 1))
     utilities = use(STRATEGIES[name], known)
