@@ -2,8 +2,9 @@
 
 A cell's doubt is the strongest of seven: whether it is infected is open, two classes are nearly equal, the two models
 disagree, they outline it differently, its label is suspicious, an expert could not or would not decide, or nothing
-like it was ever reviewed. Rare classes count more. An image is worth its best cells per second of the expert's time;
-averaging over all of its cells would drown the rare ones.
+like it was ever reviewed. Rare classes count more. Behind what is in doubt come parasites that nobody has confirmed,
+so that rare stages the models are sure of are shown, too. An image is worth its best cells per second of the expert's
+time; averaging over all of its cells would drown the rare ones.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from scipy.special import entr
 from backend.instances import CLASSES, INFECTED_INDEX
 
 DOUBTS: tuple[str, ...] = ("infected", "margin", "disagreement", "localisation", "suspicion", "difficult", "novelty")
+LIKELY = 0.5  # probability of being infected from which a cell is a parasite, doubted or not
 MUCH = 0.3  # disagreement from which an open question is told as that: it says more than a probability
 
 
@@ -31,6 +33,7 @@ class AcquisitionConfig:
     is a toss-up, two classes are equally probable, an outline fits nothing, or a cell is like nothing reviewed; two
     models that flatly disagree are 1. Which stage it is matters less than whether it is one: replayed on real smears,
     equal weights needed half as many reviews again to find infected cells as well (docs/results/labels-saved.md).
+    confirm: doubt that a parasite is worth which no model doubts.
     rarity_offset, rarity_ap: `a` and `l` of w_c = clip(sqrt(median n / (n_c + a)) * (1 + l * (1 - AP_c))).
     best_cells: an image counts by its best so many cells.
     seconds_per_image, seconds_per_cell: the cost of opening an image and of looking at one of its cells.
@@ -39,6 +42,7 @@ class AcquisitionConfig:
 
     doubt_floor: float = 0.2
     infected_weight: float = 0.9
+    confirm: float = 0.05
     margin_weight: float = 0.5
     localisation_weight: float = 0.5
     novelty_weight: float = 0.5
@@ -101,7 +105,9 @@ class PoolCells:
 
 @dataclass(frozen=True)
 class CellScores:
-    """Columns for N cells: `score` = `doubt` * `weight`; `doubt` follows from the seven terms in `doubts`.
+    """Columns for N cells: `score` = `doubt` * `weight` + `confirm`; `doubt` follows from the seven terms in `doubts`.
+
+    It is 0, whatever `confirm` is, for a cell without doubt that is more probably healthy: nobody needs to be asked.
 
     doubts: (N, 7) float64 in the order of DOUBTS. strongest: (N,) int64, index into DOUBTS.
     """
@@ -109,6 +115,7 @@ class CellScores:
     score: NDArray[np.float64]
     doubt: NDArray[np.float64]
     weight: NDArray[np.float64]
+    confirm: NDArray[np.float64]
     doubts: NDArray[np.float64]
     strongest: NDArray[np.int64]
 
@@ -190,7 +197,9 @@ def score_cells(cells: PoolCells, weights: NDArray[np.float64], config: Acquisit
     strongest = doubts.argmax(axis=1)
     doubt = np.maximum(doubts.max(axis=1, initial=0.0) - config.doubt_floor, 0) / (1 - config.doubt_floor)
     weight = _weight(probabilities, infected, open_, weights)
-    return CellScores(score=doubt * weight, doubt=doubt, weight=weight, doubts=doubts, strongest=strongest)
+    confirm = config.confirm * (probabilities[:, INFECTED_INDEX] @ weights[INFECTED_INDEX])
+    score = np.where((doubt > 0) | (infected >= LIKELY), doubt * weight + confirm, 0.0)
+    return CellScores(score, doubt, weight, confirm, doubts, strongest)
 
 
 def _best_two(values: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
@@ -205,6 +214,7 @@ def _best_two(values: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArr
 
 def class_weight(probabilities: NDArray[np.floating], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N,) the weight of cells with these distributions, (N, len(CLASSES)), under `weights`, (len(CLASSES),)."""
+    probabilities = np.clip(probabilities, 0, 1)
     infected = np.minimum(probabilities[:, INFECTED_INDEX].sum(axis=1), 1.0)
     return _weight(probabilities, infected, _bits(infected), weights)
 
@@ -243,11 +253,12 @@ def rank_cells(cells: PoolCells, scores: CellScores) -> list[RankedCell]:
 
 
 def cell_terms(cells: PoolCells, scores: CellScores, index: int) -> dict[str, Any]:
-    """Everything a cell's score is made of: doubt * weight, the seven doubts, and the distribution the weight is of."""
+    """Everything a score is made of: doubt * weight + confirm, the seven doubts, and the distribution they are of."""
     terms: dict[str, Any] = {name: float(scores.doubts[index, column]) for column, name in enumerate(DOUBTS)}
     shares = np.clip(cells.probabilities[index], 0, 1)
     terms["probabilities"] = [round(float(share), 6) for share in shares]
-    return terms | {"doubt": float(scores.doubt[index]), "weight": float(scores.weight[index])}
+    named = {"doubt": scores.doubt, "weight": scores.weight, "confirm": scores.confirm}
+    return terms | {name: float(column[index]) for name, column in named.items()}
 
 
 def reason(cells: PoolCells, scores: CellScores, index: int) -> str:
@@ -255,6 +266,8 @@ def reason(cells: PoolCells, scores: CellScores, index: int) -> str:
     probabilities = cells.probabilities[index]
     first, second = np.argsort(-probabilities, kind="stable")[:2]
     strongest = DOUBTS[scores.strongest[index]]
+    if scores.doubt[index] == 0:
+        return f"A {CLASSES[first]} ({probabilities[first]:.2f}) that nobody has confirmed"
     if strongest == "infected" and scores.doubts[index, DOUBTS.index("disagreement")] > MUCH:
         strongest = "disagreement"  # why it is open
     if strongest == "infected":

@@ -6,6 +6,7 @@ reading. Both are worked out from what the items carry, in a time that depends o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from al_loop.acquisition import AcquisitionConfig, class_weight, rarity_weights
 from al_loop.second_readings import second_readings
+from backend.instances import INFECTED_INDEX
 from db import queue
 from db.labels import changed_counts
 from db.models import ReviewItem, Slot, Split, Way
@@ -54,7 +56,11 @@ def rerank(database: Database) -> RerankSummary | None:
         acquisition = AcquisitionConfig.from_json(config["acquisition"])
         weights = rarity_weights(counts, acquisition, config["ap50"])
         cells = queue.terms_of(session, ranking.id, [c for item in items for c in item.terms.get("best_cells", [])])
-        scores = {item.id: rescored(item, weights, cells) for item in items if item.slot == Slot.acquisition}
+        scores = {
+            item.id: rescored(item, weights, cells, acquisition.confirm)
+            for item in items
+            if item.slot == Slot.acquisition
+        }
         changed = {item.id: scores[item.id] for item in items if item.id in scores and scores[item.id][0] != item.score}
         queue.rescore(session, changed)
         added = 0
@@ -65,18 +71,28 @@ def rerank(database: Database) -> RerankSummary | None:
 
 
 def rescored(
-    item: ReviewItem, weights: NDArray[np.float64], cells: dict[int, dict[str, Any]]
+    item: ReviewItem, weights: NDArray[np.float64], cells: dict[int, dict[str, Any]], share: float
 ) -> tuple[float, dict[str, Any]]:
-    """(score, terms) of an item under these class weights, (len(CLASSES),). cells: terms by predicted cell."""
+    """(score, terms) of an item under these class weights, (len(CLASSES),). cells: terms by predicted cell.
+
+    share: `AcquisitionConfig.confirm`.
+    """
     if item.way == Way.cell:
-        cell = reweighted(item.terms["cell"], weights)
-        value = cell["doubt"] * cell["weight"]
+        cell = reweighted(item.terms["cell"], weights, share)
+        value = worth(cell)
         return value / item.terms["seconds"], item.terms | {"value": value, "cell": cell}
-    best = [reweighted(cells[cell], weights) for cell in item.terms["best_cells"] if cell in cells]
-    value = float(sum(sorted(cell["doubt"] * cell["weight"] for cell in best)))
+    best = [reweighted(cells[cell], weights, share) for cell in item.terms["best_cells"] if cell in cells]
+    value = float(sum(sorted(worth(cell) for cell in best)))
     return value / item.terms["seconds"], item.terms | {"value": value}
 
 
-def reweighted(terms: dict[str, Any], weights: NDArray[np.float64]) -> dict[str, Any]:
-    """A cell's terms with the weight its distribution has now."""
-    return terms | {"weight": float(class_weight(np.array([terms["probabilities"]]), weights)[0])}
+def worth(terms: Mapping[str, Any]) -> float:
+    """The score that a cell's terms make."""
+    return float(terms["doubt"] * terms["weight"] + terms["confirm"])
+
+
+def reweighted(terms: dict[str, Any], weights: NDArray[np.float64], share: float) -> dict[str, Any]:
+    """A cell's terms with the weight its distribution has now. share: `AcquisitionConfig.confirm`."""
+    shares = np.array(terms["probabilities"])
+    confirm = share * float(shares[INFECTED_INDEX] @ weights[INFECTED_INDEX])
+    return terms | {"weight": float(class_weight(shares[None], weights)[0]), "confirm": confirm}

@@ -37,16 +37,15 @@ class Pool:
         return len(self.cells)
 
 
-CONFIRM = 0.05  # doubt that a parasite is worth which no model doubts
-
 Strategy = Callable[[Pool, int, np.random.Generator], NDArray[np.float64]]
 
 
 def ours(pool: Pool, batch: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """The strongest of seven doubts, times the rarity of what the cell may be (`acquisition.score_cells`); behind what
-    is in doubt, parasites nobody has confirmed, so that rare stages the models are sure of are shown too.
+    is in doubt, the likelier parasites. Surely healthy cells, which the loop never asks about, follow in that order.
     """
-    return score_cells(pool.cells, pool.weights, pool.config).score + CONFIRM * rare_class(pool, batch, rng)
+    scores = score_cells(pool.cells, pool.weights, pool.config)
+    return scores.doubt * scores.weight + scores.confirm
 
 
 def entropy(pool: Pool, batch: int, rng: np.random.Generator) -> NDArray[np.float64]:

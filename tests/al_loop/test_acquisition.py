@@ -69,9 +69,12 @@ def test_certain_cells_score_nothing_and_each_doubt_names_its_reason():
     )
     scores = score_cells(cells, WEIGHTS)
     assert scores.score[0] == 0
-    assert scores.score[1] == 0
-    reasons = {cell.index: cell.reason for cell in rank_cells(cells, scores)}
-    assert sorted(reasons) == [2, 3, 4, 5, 6]
+    assert scores.doubt[1] == 0
+    ranked = rank_cells(cells, scores)
+    reasons = {cell.index: cell.reason for cell in ranked}
+    assert sorted(reasons) == [1, 2, 3, 4, 5, 6]
+    assert reasons[1] == "A ring (0.97) that nobody has confirmed"
+    assert scores.score[1] < scores.score[[2, 3, 4]].min(), "behind every parasite in doubt"
     assert reasons[2] == "ring 0.50 or trophozoite 0.45?"
     assert reasons[3] == "The two models disagree: all_cells 0.90, infected 0.80; together ring"
     assert reasons[4] == "The two models outline it differently (overlap 0.50)"
@@ -155,9 +158,9 @@ def test_terms_reproduce_scores_whatever_the_order_of_cells(seed):
     scores = score_cells(cells, WEIGHTS, config)
     assert np.isfinite(scores.score).all()
     for cell in rank_cells(cells, scores):
-        doubt = max(cell.terms[name] for name in DOUBTS) - config.doubt_floor
+        doubt = max(max(cell.terms[name] for name in DOUBTS) - config.doubt_floor, 0)
         assert cell.terms["doubt"] == pytest.approx(doubt / (1 - config.doubt_floor))
-        assert cell.score == pytest.approx(cell.terms["doubt"] * cell.terms["weight"])
+        assert cell.score == pytest.approx(cell.terms["doubt"] * cell.terms["weight"] + cell.terms["confirm"])
         assert 0 < len(cell.reason) <= 255
     ranked = rank_images(range(7), cells, scores, config)
     for image in ranked:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from al_loop.acquisition import DOUBTS
 from al_loop.batch import BatchConfig
 from al_loop.rank import RankConfig, rank
-from al_loop.rerank import rerank
+from al_loop.rerank import rerank, worth
 from backend.errors import NoTrainedModel
 from backend.instances import CLASS_INDEX, CLASSES
 from db import assignments, images, predictions, queue
@@ -85,8 +85,8 @@ def test_doubtful_images_come_first_with_every_term_and_reason(database: Databas
         [ranked] = queue.ranked_cells(session, summary.ranking_id)
         assert first.terms["best_cells"] == [ranked.predicted_cell_id]
         assert first.terms["reasons"] == [ranked.reason]
-        assert ranked.score == pytest.approx(ranked.terms["doubt"] * ranked.terms["weight"])
-        assert set(ranked.terms) == {*DOUBTS, "doubt", "weight", "probabilities"}
+        assert ranked.score == pytest.approx(worth(ranked.terms))
+        assert set(ranked.terms) == {*DOUBTS, "doubt", "weight", "confirm", "probabilities"}
         assert ranked.reason.startswith("The two models disagree")
         prediction = predictions.get_prediction(session, doubtful, pair.id)
         assert list(queue.reasons(session, prediction.id).values()) == [(ranked.score, ranked.reason)]
@@ -187,7 +187,7 @@ def test_fields_and_cells_wait_side_by_side_with_their_slots_and_terms(database:
                 assert item.reason.startswith("Drawn at random")
                 continue
             terms = item.terms["cell"]
-            assert item.terms["value"] == pytest.approx(terms["doubt"] * terms["weight"])
+            assert item.terms["value"] == pytest.approx(worth(terms))
             assert item.reason.startswith("The two models disagree")
         assert sum(item.slot == Slot.random for item in waiting) == 2
 
