@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from backend.api import crops, errors, health, predict, status, webhook
+from backend.api import crops, errors, health, predict, review_queue, status, webhook
 from backend.api.deps import Server
 from backend.api.limits import BodyLimit
 from backend.api.task_images import TaskImages
@@ -65,6 +65,6 @@ def create_app(settings: Settings | None = None, *, loader: PairLoader | None = 
     )
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     errors.install(app)
-    for module in (health, predict, webhook, status, crops):
+    for module in (health, predict, webhook, status, review_queue, crops):
         app.include_router(module.router)
     return app

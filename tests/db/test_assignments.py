@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -85,3 +87,22 @@ def test_pinned_images_stay_in_their_way(database: Database) -> None:
         waiting = [*items, *queue.add_items(session, ranking.id, entries)]
         expected = {image: Way.field for image in images[: assignments.HEAD]} | {items[0].image_id: Way.cell}
         assert assignments.pinned(waiting) == expected
+
+
+def test_fifty_experts_asking_at_once_get_fifty_items(database: Database) -> None:
+    experts = 50
+    with database.session() as session:
+        best = {item.id for item in fill(session, experts + 10)[:experts]}
+    start = threading.Barrier(experts)
+
+    def ask(number: int) -> int:
+        start.wait()
+        with database.session() as session:
+            item = assignments.take(session, f"expert {number}")
+            assert item is not None
+            return item.id
+
+    with ThreadPoolExecutor(experts) as pool:
+        taken = list(pool.map(ask, range(experts)))
+    assert len(set(taken)) == experts
+    assert set(taken) == best
