@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,19 @@ def test_without_weights_it_says_what_is_missing(tmp_path: Path, capsys: pytest.
 def test_a_wrong_size_is_refused(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--size", "big") == 1
     assert "error: " in capsys.readouterr().err
+
+
+def test_ranking_answers_for_every_size(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("rank", "--cells", "1000", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {"cells", "seconds", "peak_mb", "one_label_ms"} <= report.keys()
+    assert [each["cells"] for each in report["sizes"]] == [1000]
+    assert report["peak_mb"] > 50
+
+
+def test_no_two_experts_get_the_same(
+    new_postgres_database: Callable[[], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("queue", "--database", new_postgres_database(), "--experts", "8", "--rounds", "2", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["asked"], report["double"]) == (16, 0)
