@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from backend.label_studio.client import LabelStudio
@@ -19,6 +20,7 @@ from backend.label_studio.expert import ExpertSession
 from backend.label_studio.server import LabelStudioConfig, LabelStudioServer
 
 EMAIL = "expert@cellloop.test"
+SECOND_EMAIL = "second@cellloop.test"
 PASSWORD = "a-password-for-tests"
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 
@@ -50,6 +52,19 @@ class RunningLabelStudio:
     def expert(self) -> ExpertSession:
         """What an expert does."""
         return ExpertSession(self.url, self.token)
+
+    def second_expert(self) -> ExpertSession:
+        """Somebody else, who came by the invitation link."""
+        with httpx.Client(base_url=self.url, trust_env=False) as http:
+            self._post(http, "/user/login/", {"email": SECOND_EMAIL, "password": self.password})
+            if not http.get("/api/current-user/token").is_success:
+                link = self.client().transport.get("/api/invite")["invite_url"]
+                self._post(http, link, {"email": SECOND_EMAIL, "password": self.password, "allow_newsletters": "false"})
+            return ExpertSession(self.url, http.get("/api/current-user/token").json()["token"])
+
+    def _post(self, http: httpx.Client, page: str, form: dict[str, str]) -> None:
+        http.get(page)
+        http.post(page, data={**form, "csrfmiddlewaretoken": http.cookies["csrftoken"]}, headers={"Referer": self.url})
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 # Label Studio's uncertainty sampling serves the lowest prediction score first.
 UNRANKED_SCORE = 1.0
@@ -109,6 +109,11 @@ class Annotation(Message):
     parent_prediction: int | None = None
     created_at: datetime
     updated_at: datetime
+
+    @field_validator("completed_by", mode="before")
+    @classmethod
+    def _user_id(cls, value: Any) -> Any:
+        return value.get("id") if isinstance(value, dict) else value  # a single task's annotations hold the user
 
 
 class Prediction(Message):
