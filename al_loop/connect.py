@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from al_loop.context import Loop
 from backend.errors import LabelStudioRefused, NotConnected, UnusableLabelConfig
-from backend.label_studio.cell_config import SUBMIT_KEYS, default_cell_config, parse_cells
+from backend.label_studio.cell_config import default_cell_config, parse_cells
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.connections import ensure_image_storage, ensure_ml_backend, ensure_webhook
 from backend.label_studio.label_config import default_config, parse
@@ -45,8 +45,6 @@ def connect(loop: Loop, label_studio: LabelStudio) -> Project:
     headers = {"Authorization": f"Bearer {credentials.webhook_secret}"}
     for served in (project, cells):
         ensure_webhook(label_studio, served.id, webhook, headers)
-    if settings.label_studio_token is None:  # the generated expert, not somebody's own account
-        label_studio.set_submit_keys(SUBMIT_KEYS)
     with loop.database.session() as session:
         projects.upsert_project(
             session,
@@ -74,9 +72,7 @@ def _cells_project(label_studio: LabelStudio, title: str) -> LabelStudioProject:
     found = label_studio.projects(title)
     if not found:
         # The predictions there hold nothing but the order: shown, each would only be one more empty tab.
-        return label_studio.create_project(
-            title, default_cell_config(), show_collab_predictions=False, enable_empty_annotation=False
-        )
+        return label_studio.create_project(title, default_cell_config(), show_collab_predictions=False)
     try:
         parse_cells(found[0].label_config)
     except UnusableLabelConfig as error:

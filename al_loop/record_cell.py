@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from backend.label_studio.protocol import Annotation, Task
 from db import cell_tasks, images, labels, placed, queue, requests, reviews
 from db.cell_tasks import AskedCell
 from db.models import Action, Cell, CellTask, ItemStatus, Project, Review, ReviewItem, ReviewStatus, Way, now
+
+log = logging.getLogger("cellloop.sync")
 
 
 @dataclass(frozen=True)
@@ -33,18 +36,25 @@ def sync_cell(
     task: Task,
     emails: Mapping[int, str],
     report: SyncReport,
-) -> None:
+) -> list[int]:
     """Everything Label Studio holds about one cell's task, compared with what is known. A cell we do not know, or
-    whose task people made, is passed over."""
+    whose task people made, is passed over.
+
+    Returns the annotations that hold no answer: somebody submitted without choosing one.
+    """
     known = cell_tasks.task_of(session, project.id, task.id)
     if known is None:
-        return
+        return []
     report.tasks += 1
     images.lock(session, known.image_id)
     asked = cell_tasks.asked(session, known.item_id)
-    present = set()
+    present, empty = set(), []
     for annotation in task.annotations:
         if placed.is_placed(known, annotation) or asked is None:
+            continue
+        if not annotation.was_cancelled and answer_of(annotation.result, config) is None:
+            log.info("annotation %d holds no answer: its cell is asked again", annotation.id)
+            empty.append(annotation.id)
             continue
         user = annotation.completed_by or 0
         source = _Source(project, config, known, asked, emails.get(user, f"user {user}"))
@@ -52,6 +62,7 @@ def sync_cell(
     for last in reviews.live_of_tasks(session, project.ls_project_id, [task.id]):
         if last.thread not in present and not outdated(last, task.updated_at):
             withdraw(session, last, task.updated_at or now(), report)
+    return empty
 
 
 def _record(session: Session, source: _Source, annotation: Annotation, report: SyncReport) -> str:
@@ -85,10 +96,7 @@ def _record(session: Session, source: _Source, annotation: Annotation, report: S
         _close(session, item, ItemStatus.skipped)
         return thread
     answer = answer_of(annotation.result, source.config)
-    if answer is None:
-        report.problems.append(f"task {source.task.ls_task_id}, annotation {annotation.id}: expected one answer")
-        withdraw_labels(session, review, report)
-        return thread
+    assert answer is not None  # those without were left out
     _close(session, item, ItemStatus.done)
     if answer == ADD_TO_FIELD:
         withdraw_labels(session, review, report)

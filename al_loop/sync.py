@@ -116,7 +116,9 @@ def _sync_cell_task(
 ) -> None:
     config = parse_cells(project.label_config)
     with loop.database.session() as session:
-        sync_cell(session, project, config, task, emails, report)
+        empty = sync_cell(session, project, config, task, emails, report)
+    for annotation_id in empty:
+        label_studio.remove_annotation(annotation_id)  # the cell is asked again
 
 
 def _record_field(

@@ -19,7 +19,6 @@ class FakePlacing(LabelStudio):
     tasks: dict[int, Any]
     annotations: dict[int, Annotation]
     predictions: dict[int, Prediction]
-    submit_keys: str | None = None
     ids: Iterator[int]
 
     _called: Callable[[str], None]
@@ -112,8 +111,3 @@ class FakePlacing(LabelStudio):
         self.tasks[held.task or 0].updated_at = self.moment()
         self._answered("set_result")
         return True
-
-    def set_submit_keys(self, keys: str) -> bool:
-        self._called("set_submit_keys")
-        self.submit_keys, before = self.submit_keys or keys, self.submit_keys
-        return before is None

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from db import labels, projects, queue
 from db.models import Action
+from tests.browser import log_in, open_page
 from tests.label_studio_fixture import RunningLabelStudio
 from tests.story import Story, assert_same_truth, pushed_story
 
 pytestmark = [pytest.mark.label_studio, pytest.mark.browser]
 
-# As root Chromium needs --no-sandbox; the others keep it from looking for the outside world.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 IN_SQL_WITHIN_S = 2.0
 
 
@@ -43,23 +33,8 @@ def story(
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
     """A page of a fresh Chromium that reaches loopback only."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.fail("expected Chromium for this test, found none; run: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1500, "height": 950})
-        page.set_default_timeout(60_000)
+    with open_page() as page:
         yield page
-        browser.close()
-
-
-def log_in(page: Page, label_studio: RunningLabelStudio) -> None:
-    page.goto(f"{label_studio.url}/user/login/")
-    page.fill("input[name=email]", label_studio.email)
-    page.fill("input[name=password]", label_studio.password)
-    page.get_by_role("button", name="Log in").click()
-    page.wait_for_url(lambda url: "login" not in url)
 
 
 def test_an_expert_corrects_one_class_and_it_is_in_sql_within_two_seconds(

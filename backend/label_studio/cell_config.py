@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +19,17 @@ OTHER_COLOURS = {NOT_A_CELL: "#999999", ADD_TO_FIELD: "#F0E442"}
 CROP_PX = 480  # side of a crop as it is served and shown
 
 ORDER = "order"  # model_version of the predictions that carry nothing but the order; the same for every pair
-SUBMIT_KEYS = "ctrl+enter,space"
+# The letters of the answers also submit, so that one key answers and brings the next cell. Label Studio's keys hold in
+# every project: letters for a hand that is on the mouse while a field is reviewed. The numbers, which choose labels
+# there, never submit. (docs/decisions/0022-cells-one-by-one.md)
+LETTERS = "iopjklbnm"
+SUBMIT_KEYS = ",".join(["ctrl+enter", "space", *LETTERS])
 
 _STYLE = """
     .cellloop { display: flex; flex-direction: column; align-items: center; gap: 10px }
-    .cellloop .lsf-choices { display: flex; flex-wrap: wrap; justify-content: center; gap: 8px; max-width: 720px }
+    .cellloop .lsf-choices { display: grid; grid-template-columns: repeat(3, 200px); gap: 8px }
+    .cellloop .lsf-choice { margin: 0 }
+    .cellloop .keys * { color: #777; font-size: 14px; font-weight: normal; margin: 0 }
 """
 
 
@@ -40,12 +47,15 @@ class CellConfig:
 
 
 def default_cell_config() -> str:
-    """The configuration of cell projects we create: the labels with the keys and colours they have in a field."""
+    """The configuration of cell projects we create: the labels with the numbers and colours they have in a field.
+
+    No answer is required: Label Studio checks that before it lets the key choose one.
+    """
     answers = {**COLOURS, **OTHER_COLOURS}
     choices = "\n".join(
-        f"      <Choice value={quoteattr(name)} hotkey={quoteattr(str(number))} "
+        f"      <Choice value={quoteattr(name)} hotkey={quoteattr(f'{number},{letter}')} "
         f"style={quoteattr(f'border-left: 10px solid {colour}; padding: 6px 12px 6px 10px; background: #f6f6f6')}/>"
-        for number, (name, colour) in enumerate(answers.items(), start=1)
+        for number, (letter, (name, colour)) in enumerate(zip(LETTERS, answers.items(), strict=True), start=1)
     )
     return f"""<View>
   <Style>{_STYLE}  </Style>
@@ -55,14 +65,21 @@ def default_cell_config() -> str:
       <Image name="crop" value="$crop" width="{CROP_PX}px" maxWidth="{CROP_PX}px" zoom="false" zoomControl="false"
              rotateControl="false" brightnessControl="false" contrastControl="false"/>
     </View>
-    <Choices name="answer" toName="crop" choice="single" showInline="true" required="true"
-             requiredMessage="What is the outlined cell? One key answers, space submits.">
+    <Choices name="answer" toName="crop" choice="single" showInline="true">
 {choices}
     </Choices>
-    <Header value="A key answers, space submits and brings the next cell." size="6"/>
+    <View className="keys">
+      <Header value="A letter answers and brings the next cell. A number answers, and space submits it." size="6"/>
+    </View>
   </View>
 </View>
 """
+
+
+def editor_keymap() -> str:
+    """Label Studio's EDITOR_KEYMAP: the keys that submit, for everybody who has not chosen some of their own."""
+    mac = SUBMIT_KEYS.replace("ctrl+", "command+")
+    return json.dumps({"annotation:submit": {"key": SUBMIT_KEYS, "mac": mac, "description": "Submit annotation"}})
 
 
 def parse_cells(xml: str) -> CellConfig:

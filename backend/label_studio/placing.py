@@ -16,7 +16,6 @@ from backend.label_studio.protocol import Task
 from backend.label_studio.transport import Transport
 
 PAGE = 500
-SUBMIT = "annotation:annotation:submit"
 
 
 @dataclass(frozen=True)
@@ -104,12 +103,3 @@ class Placing:
         body = {"result": list(result)}
         path = f"/api/predictions/{prediction_id}/"
         return self.transport.request("PATCH", path, body=body, none_on_404=True) is not None
-
-    def set_submit_keys(self, keys: str) -> bool:
-        """Let these keys submit in our own user's editor, unless they have chosen some; whether they were set."""
-        own = dict(self.transport.get("/api/current-user/hotkeys/").get("custom_hotkeys") or {})
-        if SUBMIT in own:
-            return False
-        body = {"custom_hotkeys": {**own, SUBMIT: {"key": keys, "active": True}}}
-        self.transport.patch("/api/current-user/hotkeys/", body)
-        return True

@@ -18,6 +18,7 @@ from typing import Self
 import httpx
 
 from backend.errors import LabelStudioUnavailable, PortInUse
+from backend.label_studio.cell_config import editor_keymap
 from backend.locks import Occupied, exclusive
 
 FIRST_START_S = 300.0  # migrations of an empty database: 20 s on two idle cores, minutes on busy ones
@@ -83,6 +84,8 @@ def environment(config: LabelStudioConfig) -> dict[str, str]:
         # Our ML backend and webhook are on this machine, where the protection would forbid them. This leaves the
         # protection on, without its list of private networks.
         "LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS": "false",
+        # For every expert here: one key answers a cell, submits, and brings the next.
+        "LABEL_STUDIO_EDITOR_KEYMAP": editor_keymap(),
         "COLLECT_ANALYTICS": "false",
         "SENTRY_DSN": "",
         "FRONTEND_SENTRY_DSN": "",

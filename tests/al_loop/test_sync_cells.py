@@ -13,6 +13,7 @@ from db.session import Database
 from tests.al_loop.cell_workshop import (
     CELLS,
     answer_next,
+    cells_project,
     entries_of,
     next_item,
     open_cells,
@@ -87,7 +88,7 @@ def test_a_change_of_mind_and_a_deletion(workshop: Workshop) -> None:
 
 def test_a_skipped_cell_is_for_the_others(workshop: Workshop) -> None:
     item = next_item(workshop, 1)
-    task = workshop.expert.next_task(workshop.fake.projects("cellloop · cells")[0].id)
+    task = workshop.expert.next_task(cells_project(workshop).ls_project_id)
     assert task is not None
     workshop.expert.skip(task.id, lead_time_s=1.0)
     sync_both(workshop)
@@ -138,10 +139,14 @@ def test_add_to_field_lets_the_field_come_first(workshop: Workshop) -> None:
         assert [item.image_id for item in queue.pending(session)] == [two]
 
 
-def test_an_annotation_without_an_answer_is_a_problem_and_no_label(workshop: Workshop) -> None:
-    task = workshop.expert.next_task(workshop.fake.projects("cellloop · cells")[0].id)
+def test_a_cell_submitted_without_an_answer_is_asked_again(workshop: Workshop) -> None:
+    item = next_item(workshop, 1)
+    task = workshop.expert.next_task(cells_project(workshop).ls_project_id)
     assert task is not None
     workshop.expert.submit(task.id, [], lead_time_s=1.0)
+    assert next_item(workshop, 1) != item
     sync_both(workshop)
-    assert said(workshop) == set()
     assert newest_revision(workshop) == 0
+    assert item is not None
+    assert status(workshop, item) is ItemStatus.pending
+    assert next_item(workshop, 2) == item
