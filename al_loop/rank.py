@@ -22,12 +22,12 @@ from al_loop.acquisition import (
     cell_terms,
     rank_images,
     rarity_weights,
-    reason,
     score_cells,
 )
 from al_loop.batch import RANDOM_REASON, BatchConfig, Offer, Place, candidates, compose
 from al_loop.cost import SecondsModel, learn_seconds
 from al_loop.pool_columns import Known, columns
+from al_loop.reasons import reason
 from al_loop.second_readings import second_readings
 from backend.errors import NoTrainedModel
 from db import assignments, queue

@@ -14,6 +14,7 @@ from db.models import (
     Action,
     Image,
     LabelRevision,
+    ModelPair,
     PackedPrediction,
     Prediction,
     Review,
@@ -95,13 +96,23 @@ def called_difficult(session: Session) -> NDArray[np.int64]:
 
 
 def answered_cells(session: Session, pair_id: int) -> PackedCells:
-    """What this pair predicted in the train images that an expert or an import has answered whole."""
+    """What was predicted in the train images that an expert or an import has answered whole.
+
+    By this pair, or by the last one with the same `all_cells`: what a cell looks like is told by that model alone.
+    """
+    pair = session.get_one(ModelPair, pair_id)
     answered = images_with_live_review([ReviewStatus.submitted])
+    newest = (
+        select(func.max(Prediction.id))
+        .join(ModelPair, ModelPair.id == Prediction.pair_id)
+        .where(ModelPair.all_cells_id == pair.all_cells_id, Prediction.image_id.in_(answered))
+        .group_by(Prediction.image_id)
+    )
     rows = session.execute(
         select(Image.id, PackedPrediction.count, PackedPrediction.cells)
         .join(Prediction, Prediction.image_id == Image.id)
         .join(PackedPrediction, PackedPrediction.prediction_id == Prediction.id)
-        .where(Prediction.pair_id == pair_id, Image.split == Split.train, Image.id.in_(answered))
+        .where(Prediction.id.in_(newest), Image.split == Split.train)
         .order_by(Image.id)
     )
     return unpack((row[0], row[1], row[2]) for row in rows)

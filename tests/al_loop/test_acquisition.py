@@ -9,11 +9,11 @@ from al_loop.acquisition import (
     DOUBTS,
     AcquisitionConfig,
     PoolCells,
-    rank_cells,
     rank_images,
     rarity_weights,
     score_cells,
 )
+from al_loop.reasons import rank_cells
 from backend.instances import CLASS_INDEX, CLASSES
 
 WEIGHTS = rarity_weights({"red blood cell": 4000, "trophozoite": 60, "ring": 15}, AcquisitionConfig())
