@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from al_loop.context import Loop
-from al_loop.push_answers import keep_waiting_fields, show_answers
+from al_loop.push_answers import keep_waiting_fields, marks, show_answers
 from al_loop.push_cells import push_cells
 from al_loop.push_order import PushReport, to_rescore
 from backend.errors import NoTrainedModel
@@ -67,7 +67,8 @@ def _push(
     created_tasks = _ensure_tasks(loop, label_studio, project)
     with loop.database.session(read_only=True) as session:
         stored = predictions.by_pair(session, pair.id)
-        scores = {item.image_id: priority_to_score(item.score) for item in queue.pending(session, Way.field)}
+        waiting = queue.pending(session, Way.field)
+        scores = {item.image_id: priority_to_score(item.score) for item in waiting}
         pool = {image.id: image for image in images.pool(session)}
         tasks = [task for task in projects.tasks(session, project.id) if task.image_id in pool]
         ranking = queue.latest_ranking(session)
@@ -78,7 +79,7 @@ def _push(
         loop, label_studio, project, config, pair.id, pair.name, fresh, pool, scores, on_progress
     )
     rescored = _rescore(loop, label_studio, project, scores)
-    show_answers(loop, label_studio, project, config, pair.id)
+    show_answers(loop, label_studio, project, config, pair.id, [item.image_id for item in waiting])
     keep_waiting_fields(loop, label_studio, project, len(scores))
     if ready and label_studio.project(project.ls_project_id).model_version != pair.name:
         label_studio.set_model_version(project.ls_project_id, pair.name)
@@ -122,6 +123,7 @@ def _push_predictions(
     held = label_studio.prediction_ids(project.ls_project_id, pair_name)
     _note(loop, pair_id, [task for task in tasks if task.ls_task_id in held], held, {})
     absent = [task for task in tasks if task.ls_task_id not in held]
+    shown: dict[int, str] = {}
     for start in range(0, len(absent), CHUNK):
         chunk = absent[start : start + CHUNK]
         on_progress(start, len(absent))
@@ -139,9 +141,13 @@ def _push_predictions(
                 }
             )
         label_studio.import_predictions(project.ls_project_id, items)
+        shown |= {task.id: marks(found[task.image_id]) for task in chunk}
     if absent:
         held = label_studio.prediction_ids(project.ls_project_id, pair_name)
         _note(loop, pair_id, absent, held, scores)
+        with loop.database.session() as session:
+            for task_id, reasons in shown.items():
+                projects.mark_shown(session, task_id, reasons)
         on_progress(len(absent), len(absent))
     return len(absent)
 

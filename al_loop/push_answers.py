@@ -1,7 +1,8 @@
-"""What was said cell by cell, shown in the field; and fields whose cells wait one by one, kept from everybody."""
+"""What was said cell by cell and why cells are asked about, shown in the field; and fields kept while cells wait."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from backend.label_studio.label_config import LabelConfig
 from backend.label_studio.regions import RegionCell, to_regions
 from backend.serving import regions_of
 from db import answers, cell_answers, cell_tasks, images, placed, projects
+from db.answers import Answer
 from db.labels import LiveLabel
 from db.models import Project
 from db.placed import Why
@@ -20,6 +22,7 @@ from db.placed import Why
 # come to it, and then it is closed for the time being: 80 ms each, too long for a whole pool.
 FEW = 30
 REVIEWED = "reviewed as a single cell"
+NEXT_UP = 30  # fields whose reasons are kept as today's ranking gives them: 60 ms each where they change
 
 
 def with_answers(cells: Sequence[RegionCell], said: Mapping[str, LiveLabel]) -> list[RegionCell]:
@@ -32,27 +35,43 @@ def with_answers(cells: Sequence[RegionCell], said: Mapping[str, LiveLabel]) -> 
     return shown
 
 
-def show_answers(loop: Loop, label_studio: LabelStudio, project: Project, config: LabelConfig, pair_id: int) -> int:
-    """Let the pre-annotations of fields show the answers their cells got one by one; how many fields changed.
+def marks(answer: Answer) -> str:
+    """A hash of the reasons this prediction is shown with."""
+    reasons = sorted((cell.key, cell.reason) for cell in answer.cells if cell.reason)
+    return hashlib.sha256(repr(reasons).encode()).hexdigest()
 
-    The prediction is changed and never replaced: an editor that has it open can still submit.
+
+def show_answers(
+    loop: Loop, label_studio: LabelStudio, project: Project, config: LabelConfig, pair_id: int, first: Sequence[int]
+) -> int:
+    """Let the pre-annotations of fields show the answers their cells got one by one, and today's reasons; how many
+    fields changed.
+
+    first: images whose fields experts are about to get. The prediction is changed and never replaced: an editor that
+    has it open can still submit.
     """
+    next_up = set(first[:NEXT_UP])
     with loop.database.session(read_only=True) as session:
         newest = cell_answers.unshown(session, project.id)
-        tasks = [task for task in projects.tasks(session, project.id) if task.id in newest]
+        tasks = [t for t in projects.tasks(session, project.id) if t.id in newest or t.image_id in next_up]
+        found = answers.answers(session, pair_id, [task.image_id for task in tasks])
+    changed = 0
     for task in tasks:
+        answer = found.get(task.image_id)
+        if answer is None or answer.prediction_id != task.pushed_prediction_id:
+            continue  # this pair's prediction is pushed later
+        if task.id not in newest and marks(answer) == task.pushed_marks:
+            continue
         with loop.database.session(read_only=True) as session:
             image = images.get(session, task.image_id)
-            found = answers.answers(session, pair_id, [image.id]).get(image.id)
             said = cell_answers.said_of_cells(session, image.id)
-        if found is None or found.prediction_id != task.pushed_prediction_id:
-            continue  # this pair's prediction is pushed later
         size = (image.height, image.width)
-        regions = to_regions(with_answers(regions_of(found, size), said), config, size)
+        regions = to_regions(with_answers(regions_of(answer, size), said), config, size)
         if label_studio.set_result(task.pushed_ls_prediction_id or 0, regions):
             with loop.database.session() as session:
-                projects.mark_shown(session, task.id, newest[task.id])
-    return len(tasks)
+                projects.mark_shown(session, task.id, marks(answer), newest.get(task.id))
+            changed += 1
+    return changed
 
 
 def keep_waiting_fields(loop: Loop, label_studio: LabelStudio, project: Project, waiting_fields: int) -> None:

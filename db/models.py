@@ -502,8 +502,8 @@ class Project(Base):
 class Task(Base):
     """An image's task in a project. `pushed_*` is what Label Studio holds of ours, so a push can be repeated.
 
-    `pushed_revision_id`: the newest answer about one of its cells that its prediction shows. `placed`: annotations of
-    ours, no expert's answers (`db/placed.py`).
+    `pushed_revision_id`: the newest answer about one of its cells that its prediction shows. `pushed_marks`: a hash of
+    the reasons it shows. `placed`: annotations of ours, no expert's answers (`db/placed.py`).
     """
 
     __tablename__ = "tasks"
@@ -516,6 +516,7 @@ class Task(Base):
     pushed_ls_prediction_id: Mapped[int | None]
     pushed_score: Mapped[float | None]
     pushed_revision_id: Mapped[int | None]
+    pushed_marks: Mapped[str | None] = mapped_column(String(64))
     placed: Mapped[list[Any]] = mapped_column(default=list)
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]

@@ -122,10 +122,14 @@ def mark_pushed(
     session.flush()
 
 
-def mark_shown(session: Session, task_id: int, revision_id: int) -> None:
-    """Note that this task's prediction in Label Studio shows all answers up to this revision (`task_id`: ours)."""
+def mark_shown(session: Session, task_id: int, marks: str, revision_id: int | None = None) -> None:
+    """Note what this task's prediction in Label Studio shows (`task_id`: ours).
+
+    marks: hash of its reasons. revision_id: all answers up to this one; None: as before.
+    """
     task = session.get_one(Task, task_id)
-    task.pushed_revision_id = revision_id
+    task.pushed_marks = marks
+    task.pushed_revision_id = revision_id or task.pushed_revision_id
     session.flush()
 
 

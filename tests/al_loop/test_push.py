@@ -227,3 +227,28 @@ def test_images_that_come_later_are_added(workshop: Workshop) -> None:
     assert served(workshop) == [*late, *pool]
     with workshop.database.session(read_only=True) as session:
         assert len(predictions.by_pair(session, pair)) == 3
+
+
+def test_a_field_that_comes_up_is_marked_with_todays_reasons(workshop: Workshop) -> None:
+    pool = add_pool(workshop, 3)
+    pair = new_pair(workshop, pool)
+    order(workshop, pool)
+    assert run(workshop) == (3, 3, 0, 0)
+    assert "set_result" not in workshop.fake.calls, "what was just pushed shows today's reasons"
+    with workshop.database.session() as session:
+        prediction = predictions.get_prediction(session, pool[1], pair)
+        assert prediction is not None
+        [(cell, key), *_] = predictions.predicted_cells(session, prediction.id)
+        ranking = queue.latest_ranking(session)
+        assert ranking is not None
+        queue.add_ranked_cells(session, ranking.id, [queue.CellRank(cell.id, 1.0, {}, "Infected or not?")])
+    run(workshop)
+    run(workshop)
+    assert workshop.fake.calls.count("set_result") == 1
+    with workshop.database.session(read_only=True) as session:
+        task = projects.task_of(session, workshop.project.id, image_id=pool[1])
+        assert task is not None
+    shown = workshop.fake.prediction(task.pushed_ls_prediction_id or 0)
+    assert shown is not None
+    reasons = {region["id"]: region.get("meta") for region in shown.result}
+    assert "Infected or not?" in str(reasons[key])

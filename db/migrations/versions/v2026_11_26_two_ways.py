@@ -85,6 +85,7 @@ def upgrade() -> None:
     create_cell_tasks()
     with op.batch_alter_table("tasks") as batch:
         batch.add_column(sa.Column("pushed_revision_id", sa.Integer(), nullable=True))
+        batch.add_column(sa.Column("pushed_marks", sa.String(64), nullable=True))
         batch.add_column(sa.Column("placed", JSON, nullable=False, server_default="[]"))
     with op.batch_alter_table("tasks") as batch:
         batch.alter_column("placed", server_default=None)
@@ -197,6 +198,7 @@ def downgrade() -> None:
     op.drop_table("cell_tasks")
     with op.batch_alter_table("tasks") as batch:
         batch.drop_column("placed")
+        batch.drop_column("pushed_marks")
         batch.drop_column("pushed_revision_id")
     op.execute("DELETE FROM review_items WHERE way = 'cell'")
     op.drop_index("uq_review_items_pending_image", "review_items")
