@@ -255,18 +255,27 @@ def rank_images(
     config = config or AcquisitionConfig()
     positive = np.flatnonzero(scores.score > 0)
     order = positive[np.lexsort((positive, -scores.score[positive], cells.image[positive]))]
-    first = np.searchsorted(cells.image[order], images, side="left").tolist()
-    last = np.searchsorted(cells.image[order], images, side="right").tolist()
-    names, numbers = np.unique(cells.image, return_counts=True)
-    counted = dict(zip(names.tolist(), numbers.tolist(), strict=True))
-    values = scores.score[order]
+    first = np.searchsorted(cells.image[order], images, side="left")
+    last = np.searchsorted(cells.image[order], images, side="right")
+    last = np.minimum(last, first + config.best_cells)
+    # Sums of the best only: each cell up to its place among those of its image, the least first, as a reader adds up.
+    place = np.arange(len(order)) - np.searchsorted(cells.image[order], cells.image[order], side="left")
+    kept = np.flatnonzero(place < config.best_cells)[::-1]
+    known = np.unique(np.asarray(images, dtype=np.int64))
+    inside = kept[np.isin(cells.image[order[kept]], known)]
+    sums = np.bincount(
+        np.searchsorted(known, cells.image[order[inside]]), scores.score[order[inside]], minlength=len(known)
+    )
+    values = sums[np.searchsorted(known, images)] if len(known) else sums
+    column = cells.image if (np.diff(cells.image) >= 0).all() else np.sort(cells.image)
+    counts = np.searchsorted(column, images, side="right") - np.searchsorted(column, images, side="left")
+    best = order.tolist()
     ranked = []
-    for image, start, end in zip(images, first, last, strict=True):
-        end = min(end, start + config.best_cells)
-        best = order[start:end]
-        count = int((to_review or {}).get(image, counted.get(image, 0)))
-        value = float(values[start:end][::-1].sum())
-        seconds = config.seconds_per_image + config.seconds_per_cell * count
-        terms: dict[str, Any] = {"value": value, "seconds": seconds, "cells": count}
-        ranked.append(RankedImage(int(image), value / seconds, terms, tuple(best.tolist())))
+    for image, start, end, value, count in zip(
+        images, first.tolist(), last.tolist(), values.tolist(), counts.tolist(), strict=True
+    ):
+        shown = int(to_review.get(image, count)) if to_review else count
+        seconds = config.seconds_per_image + config.seconds_per_cell * shown
+        terms: dict[str, Any] = {"value": value, "seconds": seconds, "cells": shown}
+        ranked.append(RankedImage(int(image), value / seconds, terms, tuple(best[start:end])))
     return sorted(ranked, key=lambda item: (-item.score, item.image))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from al_loop.acquisition import AcquisitionConfig, class_weight, rarity_weights
 from al_loop.second_readings import second_readings
-from backend.instances import INFECTED_INDEX
+from backend.instances import CLASSES, INFECTED_INDEX
 from db import queue
 from db.labels import changed_counts
 from db.models import ReviewItem, Slot, Split, Way
@@ -55,12 +55,11 @@ def rerank(database: Database) -> RerankSummary | None:
         }
         acquisition = AcquisitionConfig.from_json(config["acquisition"])
         weights = rarity_weights(counts, acquisition, config["ap50"])
-        cells = queue.terms_of(session, ranking.id, [c for item in items for c in item.terms.get("best_cells", [])])
-        scores = {
-            item.id: rescored(item, weights, cells, acquisition.confirm)
-            for item in items
-            if item.slot == Slot.acquisition
-        }
+        chosen = [item for item in items if item.slot == Slot.acquisition]
+        named = queue.terms_of(session, ranking.id, [c for item in chosen for c in item.terms.get("best_cells", [])])
+        alone = {item.id: item.terms["cell"] for item in chosen if item.way == Way.cell}
+        cells, alone = (reweighted(each, weights, acquisition.confirm) for each in (named, alone))
+        scores = {item.id: rescored(item, alone.get(item.id), cells) for item in chosen}
         changed = {item.id: scores[item.id] for item in items if item.id in scores and scores[item.id][0] != item.score}
         queue.rescore(session, changed)
         added = 0
@@ -71,18 +70,13 @@ def rerank(database: Database) -> RerankSummary | None:
 
 
 def rescored(
-    item: ReviewItem, weights: NDArray[np.float64], cells: dict[int, dict[str, Any]], share: float
+    item: ReviewItem, alone: dict[str, Any] | None, cells: Mapping[int, dict[str, Any]]
 ) -> tuple[float, dict[str, Any]]:
-    """(score, terms) of an item under these class weights, (len(CLASSES),). cells: terms by predicted cell.
-
-    share: `AcquisitionConfig.confirm`.
-    """
-    if item.way == Way.cell:
-        cell = reweighted(item.terms["cell"], weights, share)
-        value = worth(cell)
-        return value / item.terms["seconds"], item.terms | {"value": value, "cell": cell}
-    best = [reweighted(cells[cell], weights, share) for cell in item.terms["best_cells"] if cell in cells]
-    value = float(sum(sorted(worth(cell) for cell in best)))
+    """(score, terms) of an item by the terms its cell, or by predicted cell those of its field, have now."""
+    if alone is not None:
+        value = worth(alone)
+        return value / item.terms["seconds"], item.terms | {"value": value, "cell": alone}
+    value = float(sum(sorted(worth(cells[cell]) for cell in item.terms["best_cells"] if cell in cells)))
     return value / item.terms["seconds"], item.terms | {"value": value}
 
 
@@ -91,8 +85,12 @@ def worth(terms: Mapping[str, Any]) -> float:
     return float(terms["doubt"] * terms["weight"] + terms["confirm"])
 
 
-def reweighted(terms: dict[str, Any], weights: NDArray[np.float64], share: float) -> dict[str, Any]:
-    """A cell's terms with the weight its distribution has now. share: `AcquisitionConfig.confirm`."""
-    shares = np.array(terms["probabilities"])
-    confirm = share * float(shares[INFECTED_INDEX] @ weights[INFECTED_INDEX])
-    return terms | {"weight": float(class_weight(shares[None], weights)[0]), "confirm": confirm}
+def reweighted(
+    cells: Mapping[int, dict[str, Any]], weights: NDArray[np.float64], share: float
+) -> dict[int, dict[str, Any]]:
+    """The terms of cells with the weight their distributions have now. share: `AcquisitionConfig.confirm`."""
+    shares = np.array([terms["probabilities"] for terms in cells.values()]).reshape(-1, len(CLASSES))
+    heavy = class_weight(shares, weights).tolist()
+    confirm = (share * (shares[:, INFECTED_INDEX] @ weights[INFECTED_INDEX])).tolist()
+    columns = zip(cells.items(), heavy, confirm, strict=True)
+    return {name: terms | {"weight": weight, "confirm": part} for (name, terms), weight, part in columns}
