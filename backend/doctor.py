@@ -12,6 +12,7 @@ from backend.findings import Finding
 from backend.settings import Settings
 from backend.store import FileStore
 from db import projects
+from db.models import Way
 from db.session import Database
 
 
@@ -30,16 +31,19 @@ def diagnose(settings: Settings, label_studio_program: Path | None = None) -> It
     found = doctor_record.check_database(settings)
     yield found
     project_ids: list[int] = []
+    cell_ids: list[int] = []
     if found.state != "broken":
         database = Database(settings.database_url)
         try:
             yield from _record(settings, database)
             with database.session(read_only=True) as session:
                 known = projects.projects(session)
-            project_ids = [p.ls_project_id for p in known if p.url == settings.label_studio_url]
+            here = [p for p in known if p.url == settings.label_studio_url]
+            project_ids = [p.ls_project_id for p in here]
+            cell_ids = [p.ls_project_id for p in here if p.way == Way.cell]
         finally:
             database.dispose()
-    yield from doctor_label_studio.check(settings, credentials, label_studio_program, project_ids)
+    yield from doctor_label_studio.check(settings, credentials, label_studio_program, project_ids, cell_ids)
 
 
 def _record(settings: Settings, database: Database) -> Iterator[Finding]:

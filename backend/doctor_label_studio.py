@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from backend.credentials import Credentials
@@ -21,9 +21,16 @@ SSRF = (
 
 
 def check(
-    settings: Settings, credentials: Credentials | None, program: Path | None, project_ids: list[int]
+    settings: Settings,
+    credentials: Credentials | None,
+    program: Path | None,
+    project_ids: list[int],
+    cell_project_ids: Sequence[int] = (),
 ) -> Iterator[Finding]:
-    """Everything about Label Studio. project_ids: the Label Studio ids of the projects the record knows there."""
+    """Everything about Label Studio. project_ids: the Label Studio ids of the projects the record knows there.
+
+    cell_project_ids: those of them that call no backend, for single cells have nothing to predict.
+    """
     if program is not None:
         yield ok("label studio program", str(program))
     else:
@@ -38,7 +45,7 @@ def check(
         if answer.state != "ok":
             return
         for project_id in project_ids:
-            yield from check_project(label_studio, settings, project_id)
+            yield from check_project(label_studio, settings, project_id, calls_us=project_id not in cell_project_ids)
 
 
 def check_token(label_studio: Transport, expected_up: bool) -> Finding:
@@ -54,7 +61,9 @@ def check_token(label_studio: Transport, expected_up: bool) -> Finding:
     return ok("label studio", f"{label_studio.url} answers and knows {user.get('email')}")
 
 
-def check_project(label_studio: Transport, settings: Settings, project_id: int) -> Iterator[Finding]:
+def check_project(
+    label_studio: Transport, settings: Settings, project_id: int, *, calls_us: bool = True
+) -> Iterator[Finding]:
     """One connected project: its order, the backend it calls, and the webhook that wakes us."""
     about = f"project {project_id}"
     try:
@@ -71,7 +80,8 @@ def check_project(label_studio: Transport, settings: Settings, project_id: int) 
         yield ok(about, f"{project.get('title')!r}, served in our order")
     else:
         yield broken(about, f"tasks come by {project.get('sampling')!r}, not in our order", CONNECT)
-    yield _backend(backends, settings, f"{about} backend")
+    if calls_us:
+        yield _backend(backends, settings, f"{about} backend")
     ours = [hook for hook in hooks if hook.get("is_active") and hook.get("url", "").startswith(settings.backend_url)]
     if ours:
         yield ok(f"{about} webhook", ours[0]["url"])

@@ -154,3 +154,12 @@ class _Lines:
         if done >= total or time.monotonic() - self.last >= LINE_SECONDS:
             self.last = time.monotonic()
             print(f"{time.strftime('%H:%M:%S')} {note} ({done} of {total})", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Say what begins, and how long it took."""
+    print(f"{what} ...", flush=True)
+    began = time.monotonic()
+    yield
+    print(f"{what}: {time.monotonic() - began:.0f} s", flush=True)

@@ -9,8 +9,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,26 +23,21 @@ from al_loop import (
     push,
     rank,
     rendered,
-    scripted_expert,
     starter_install,
-    sync,
-    trigger,
 )
 from al_loop.context import Loop
-from al_loop.formats.detect import truth_by_sha256
 from backend.errors import CellloopError, UnusableAnnotations
 from backend.home import prepare_home
 from backend.instances import ROLES
-from backend.label_studio.expert import ExpertSession
-from backend.label_studio.label_config import parse
 from backend.label_studio.server import LabelStudioServer
 from backend.pairs import CARD, STARTER
 from backend.ports import free_port, require_free_port
-from db import images, runs, versions
+from db import images, projects, runs, versions
 from db.migrate import upgrade
-from db.models import Project, RunStatus, TrainingRun
+from db.models import Project, Way
 from scripts import console
 from scripts.composition import label_studio_config, open_loop, read_settings
+from scripts.demonstration_expert import scripted_reviews
 from scripts.processes import Child
 from scripts.summary import print_addresses, print_summary
 
@@ -91,7 +85,7 @@ def demonstrate(wishes: Wishes) -> None:
         worker = _child(stack, loop, "worker")
         print_addresses(loop, project)
         if wishes.scripted:
-            run = _scripted_reviews(loop, project, source, worker)
+            run = scripted_reviews(loop, project, source, worker)
             if wishes.once:
                 print_summary(loop, project, run)
                 return
@@ -126,15 +120,6 @@ def _decide_environment(wishes: Wishes) -> None:
     os.environ["CELLLOOP_LABEL_STUDIO_URL"] = f"http://127.0.0.1:{ports['label_studio']}"
 
 
-@contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Say what begins, and how long it took."""
-    print(f"{what} ...", flush=True)
-    began = time.monotonic()
-    yield
-    print(f"{what}: {time.monotonic() - began:.0f} s", flush=True)
-
-
 class _Starting(threading.Thread):
     """Label Studio's first start takes half a minute: meanwhile smears come in and models train."""
 
@@ -150,7 +135,7 @@ class _Starting(threading.Thread):
             self.error = error
 
     def join(self, timeout: float | None = None) -> None:
-        with _told("waiting for Label Studio"):
+        with console.told("waiting for Label Studio"):
             super().join(timeout)
         if self.error is not None:
             raise self.error
@@ -172,11 +157,11 @@ def _smears(loop: Loop, wishes: Wishes) -> Path:
     if known:
         return source
     if wishes.data is None:
-        with _told(f"rendering {RENDERED_FIELDS} smears"), console.progress("rendering") as advance:
+        with console.told(f"rendering {RENDERED_FIELDS} smears"), console.progress("rendering") as advance:
             rendered.write_coco_folder(
                 source, RENDERED_FIELDS, on_progress=lambda done, total: advance(done, total, "")
             )
-    with _told(f"importing {source.name}"), console.progress("importing") as advance:
+    with console.told(f"importing {source.name}"), console.progress("importing") as advance:
         report = import_images.import_images(
             loop.database, loop.store, source, label_share=LABEL_SHARE, on_progress=advance
         )
@@ -189,7 +174,7 @@ def _first_models(loop: Loop, wishes: Wishes) -> None:
     with loop.database.session(read_only=True) as session:
         missing = [role for role in ROLES if versions.active(session, role) is None]
     if missing and not wishes.train_first and (STARTER / CARD).exists():
-        with _told("installing the starter weights"):
+        with console.told("installing the starter weights"):
             starter_install.install_starter(loop)
         missing = []
     with ExitStack() as stack:
@@ -197,10 +182,10 @@ def _first_models(loop: Loop, wishes: Wishes) -> None:
         for role in missing:
             children[role] = _child(stack, loop, "train", "--role", role)
         if children:
-            with _told(f"training the first {' and '.join(missing)}"):
+            with console.told(f"training the first {' and '.join(missing)}"):
                 _watch_training(loop, children)
     calibrate_pair.ensure_pair(loop)
-    with _told("pre-annotating"), console.progress("pre-annotating") as advance:
+    with console.told("pre-annotating"), console.progress("pre-annotating") as advance:
         preannotate_pool.preannotate_pool(loop, lambda done, total: advance(done, total, ""))
     rank.rank(loop.database)
 
@@ -243,53 +228,12 @@ def _backend(stack: ExitStack, loop: Loop) -> None:
 def _project(loop: Loop) -> Project:
     studio = loop.label_studio()
     project = connect.connect(loop, studio)
-    with _told("pushing predictions and order"), console.progress("pushing") as advance:
+    with console.told("pushing predictions and order"), console.progress("pushing") as advance:
         report = push.push(loop, studio, project, lambda done, total: advance(done, total, ""))
     print(f"pushed {report.predictions} predictions of {report.model_version}, {report.tasks} new tasks", flush=True)
+    with loop.database.session(read_only=True) as session:
+        cells = projects.project(session, project.url, way=Way.cell)
+    if cells is not None:
+        waiting = push.push(loop, studio, cells)
+        print(f"pushed {waiting.tasks} cells to be reviewed one by one", flush=True)
     return project
-
-
-def _scripted_reviews(loop: Loop, project: Project, source: Path, worker: Child) -> TrainingRun:
-    """Review what Label Studio serves next until a retraining is under way, then wait for its decision."""
-    truth = truth_by_sha256(source)
-    config = parse(project.label_config)
-    expert = ExpertSession(loop.settings.label_studio_url, loop.label_studio_token)
-    with loop.database.session(read_only=True) as session:
-        before = runs.latest(session, "infected")
-        waiting = images.counts(session)["pool"]
-    last = before.id if before else 0
-    reviewed = 0
-    with _told("the scripted expert reviews"), console.progress("reviewing") as advance:
-        while (run := _newer_run(loop, last)) is None:
-            worker.check()
-            if scripted_expert.review_next(expert, project, config, truth) is None:
-                _ask_unless_due(loop, project)
-                continue
-            reviewed += 1
-            advance(reviewed, waiting, "")
-    with _told(f"retraining (run {run.id}, {run.trigger})"), console.progress("retraining") as advance:
-        while run.status in (RunStatus.queued, RunStatus.running):
-            worker.check()
-            advance(run.step, run.steps, run.message)
-            time.sleep(0.5)
-            with loop.database.session(read_only=True) as session:
-                run = runs.get(session, run.id)
-    if run.status is not RunStatus.succeeded:
-        raise CellloopError(f"retraining ended as {run.status.value}: {run.error or run.message}; see {worker.log}")
-    return run
-
-
-def _ask_unless_due(loop: Loop, project: Project) -> None:
-    """Every image is reviewed: once all of it is in SQL, the worker finds a retraining due, or a person asks."""
-    sync.sync(loop, loop.label_studio(), project)
-    with loop.database.session(read_only=True) as session:
-        reason = trigger.due(session, "infected", trigger.trigger_config(loop.settings))
-    if reason is None:
-        trigger.ask_for_retraining(loop, "the scripted expert has reviewed every image")
-    time.sleep(0.5)
-
-
-def _newer_run(loop: Loop, last: int) -> TrainingRun | None:
-    with loop.database.session(read_only=True) as session:
-        run = runs.latest(session, "infected")
-    return run if run is not None and run.id > last else None

@@ -18,14 +18,17 @@ from db.models import Project, PromotionDecision, TrainingRun, Way
 def print_addresses(loop: Loop, project: Project) -> None:
     """The addresses and the generated login."""
     settings, credentials = loop.settings, loop.credentials
+    with loop.database.session(read_only=True) as session:
+        cells = projects.project(session, project.url, way=Way.cell)
+    page = f"one by one    {settings.label_studio_url}/projects/{cells.ls_project_id}/data\n" if cells else ""
     print(
-        f"\nLabel Studio  {settings.label_studio_url}/projects/{project.ls_project_id}/data\n"
+        f"\nLabel Studio  {settings.label_studio_url}/projects/{project.ls_project_id}/data\n{page}"
         f"  login       {credentials.label_studio_email}\n"
         f"  password    {credentials.label_studio_password}\n"
         f"backend       {settings.backend_url}\n"
         f"secrets       {credentials_file(settings.home)} (only you can read it)\n"
         f"data, logs    {settings.home}\n"
-        'Open the project and press "Label All Tasks": the most valuable smear comes first.\n',
+        'Open a project and press "Label All Tasks": the most valuable smear, or cell, comes first.\n',
         flush=True,
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from al_loop.worker import Worker
+from backend.label_studio.cell_config import default_cell_config
 from backend.label_studio.label_config import default_config
 from db import images, labels, predictions, projects, reviews, versions
 from db.session import Database
@@ -79,6 +80,8 @@ def test_our_backend_is_down_while_connecting(run: Run, installed: Database, mon
     def answer(method: str, path: str) -> tuple[int, Any]:
         if path.startswith("/api/projects"):
             found = project(default_config())
+            if method == "POST":
+                return 201, {**found, "id": 2, "title": "cellloop · cells", "label_config": default_cell_config()}
             return 200, found if path.strip("/").endswith("1") else {"results": [found], "next": None, "count": 1}
         if method == "GET":
             return 200, []
@@ -88,7 +91,8 @@ def test_our_backend_is_down_while_connecting(run: Run, installed: Database, mon
         monkeypatch.setenv("CELLLOOP_LABEL_STUDIO_URL", url)
         assert_one_line(run("label-studio", "connect"), "cellloop serve", "connect again", "health check failed")
     with installed.session(read_only=True) as session:
-        assert [found.title for found in projects.projects(session)] == ["cellloop"], "the rest is set up"
+        titles = {found.way.value: found.title for found in projects.projects(session)}
+    assert titles == {"field": "cellloop", "cell": "cellloop · cells"}, "the rest is set up"
 
 
 def test_the_worker_outlives_trouble(

@@ -84,6 +84,12 @@ def test_compose_uses_declared_volumes_and_existing_commands(compose: dict[str, 
     assert {compose["services"][name]["command"][0] for name in ours} <= set(VERBS)
 
 
+def test_compose_gives_every_expert_the_keys_of_a_cell(compose: dict[str, Any]) -> None:
+    from backend.label_studio.cell_config import editor_keymap
+
+    assert compose["services"]["label-studio"]["environment"]["LABEL_STUDIO_EDITOR_KEYMAP"] == editor_keymap()
+
+
 def test_compose_settings_are_settings(compose: dict[str, Any]) -> None:
     from backend.settings import Settings
 
