@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from al_loop.context import Loop
 from al_loop.place import place
 from al_loop.push_closed import close_answered, remove_superseded
@@ -19,10 +21,10 @@ from backend.errors import NoTrainedModel
 from backend.label_studio.cell_config import ORDER, parse_cells
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.placing import NewTask
-from backend.label_studio.protocol import UNRANKED_SCORE, Task, priority_to_score
+from backend.label_studio.protocol import UNRANKED_SCORE, Annotation, Task, priority_to_score
 from backend.serving import active_pair
 from db import cell_tasks, placed, projects, queue
-from db.models import CellTask, ItemStatus, Project, ReviewItem, Slot, Way
+from db.models import CellTask, ItemStatus, Project, ReviewItem, Slot
 from db.placed import Why
 
 CHUNK = 200  # tasks per request: 1,000 take 0.7 s
@@ -68,10 +70,9 @@ def push_cells(
     return PushReport(pair.name, created, created, rescored, 0)
 
 
-def _missing(loop: Loop, project: Project) -> list[ReviewItem]:
+def _missing(loop: Loop, project: Project) -> Sequence[ReviewItem]:
     with loop.database.session(read_only=True) as session:
-        known = {task.item_id for task in cell_tasks.tasks(session, project.id)}
-        return [item for item in queue.pending(session, Way.cell) if item.id not in known]
+        return cell_tasks.missing(session, project.id)
 
 
 def _repoint(loop: Loop, label_studio: LabelStudio, project: Project) -> None:
@@ -80,13 +81,10 @@ def _repoint(loop: Loop, label_studio: LabelStudio, project: Project) -> None:
     if not missing:
         return
     with loop.database.session(read_only=True) as session:
-        items = cell_tasks.items(session, project.id)
         left = [
             task
-            for task in cell_tasks.tasks(session, project.id)
-            if task.cell_id in missing
-            and items[task.id].status in (ItemStatus.superseded, ItemStatus.skipped)
-            and items[task.id].slot != Slot.second_reading
+            for task, item in cell_tasks.unanswered(session, project.id)
+            if task.cell_id in missing and item.status != ItemStatus.pending and item.slot != Slot.second_reading
         ]
     for task in left:
         item = missing.pop(task.cell_id, None)
@@ -128,43 +126,39 @@ def _adopt(loop: Loop, label_studio: LabelStudio, project: Project) -> None:
     """Note the tasks that came after those we know. Older ones we do not know cannot be: each import adopts first."""
     with loop.database.session(read_only=True) as session:
         last = cell_tasks.last_ls_task_id(session, project.id)
-    for task in label_studio.tasks_after(project.ls_project_id, last):
-        _adopt_task(loop, label_studio, project, task)
-
-
-def _adopt_task(loop: Loop, label_studio: LabelStudio, project: Project, task: Task) -> None:
-    item_id = task.data.get("item")
-    imported = [a for a in task.annotations if a.was_cancelled and a.lead_time is None and a.completed_by is not None]
-    with loop.database.session(read_only=True) as session:
-        item = session.get(ReviewItem, item_id) if isinstance(item_id, int) else None
-    if item is None or item.cell_id is None:
-        return  # a task that people made
-    label_studio.open_task([annotation.id for annotation in imported])
-    order = next((p for p in task.predictions if p.model_version == ORDER), None)
+    found = [task for task in label_studio.tasks_after(project.ls_project_id, last) if task.data.get("item")]
+    kept = {task.id: [a for a in task.annotations if a.was_cancelled and a.lead_time is None] for task in found}
+    label_studio.open_task([annotation.id for imported in kept.values() for annotation in imported])
     with loop.database.session() as session:
-        [ours] = cell_tasks.add(session, project.id, [(task.id, item.id)])
-        for annotation in imported:
-            placed.intend(session, ours, Why.reader, annotation.completed_by or 0, cancelled=True)
-            placed.complete(session, ours, Why.reader, annotation.completed_by or 0, annotation.id)
-        cell_tasks.mark_pushed(session, ours.id, order.id if order else None, order.score if order else None)
+        ours = cell_tasks.known_items(session, [task.data["item"] for task in found])
+        for task in found:
+            if task.data["item"] in ours:  # others people made
+                _adopt_task(session, project, task, kept[task.id])
+
+
+def _adopt_task(session: Session, project: Project, task: Task, imported: Sequence[Annotation]) -> None:
+    order = next((p for p in task.predictions if p.model_version == ORDER), None)
+    [ours] = cell_tasks.add(session, project.id, [(task.id, task.data["item"])])
+    for annotation in imported:
+        placed.intend(session, ours, Why.reader, annotation.completed_by or 0, cancelled=True)
+        placed.complete(session, ours, Why.reader, annotation.completed_by or 0, annotation.id)
+    cell_tasks.mark_pushed(session, ours.id, order.id if order else None, order.score if order else None)
 
 
 def _keep_from_readers(loop: Loop, label_studio: LabelStudio, project: Project) -> None:
     """A reader that an item got after its task was made must not be given the task either."""
     with loop.database.session(read_only=True) as session:
-        items = cell_tasks.items(session, project.id)
         late = [
-            task
-            for task in cell_tasks.tasks(session, project.id)
-            if items[task.id].status == ItemStatus.pending
-            and len(items[task.id].readers) > len(placed.entries(task, Why.reader))
+            (task, item)
+            for task, item in cell_tasks.unanswered(session, project.id)
+            if item.status == ItemStatus.pending and len(item.readers) > len(placed.entries(task, Why.reader))
         ]
     if not late:
         return
     users = _users(label_studio)
-    for task in late:
+    for task, item in late:
         kept = {entry["user"] for entry in placed.entries(task, Why.reader) if entry["annotation"] is not None}
-        for reader in items[task.id].readers:
+        for reader in item.readers:
             user = users.get(reader)
             if user is not None and user not in kept:
                 place(loop, label_studio, task, Why.reader, [], user, cancelled=True)
@@ -172,14 +166,15 @@ def _keep_from_readers(loop: Loop, label_studio: LabelStudio, project: Project) 
 
 def _rescore(loop: Loop, label_studio: LabelStudio, project: Project) -> int:
     with loop.database.session(read_only=True) as session:
-        items = cell_tasks.items(session, project.id)
-        tasks = {
-            task.id: task
-            for task in cell_tasks.tasks(session, project.id)
-            if items[task.id].status in (ItemStatus.pending, ItemStatus.superseded)
-        }
+        # Skipped ones keep their place: they are for the others.
+        waiting = [
+            (task, item)
+            for task, item in cell_tasks.unanswered(session, project.id)
+            if item.status in (ItemStatus.pending, ItemStatus.superseded)
+        ]
+    tasks = {task.id: task for task, _ in waiting}
     _replace_lost(loop, label_studio, project, [t for t in tasks.values() if t.pushed_ls_prediction_id is None])
-    wanted = {task_id: _score(items[task_id]) for task_id in tasks}
+    wanted = {task.id: _score(item) for task, item in waiting}
     wrong = [
         tasks[task_id]
         for task_id in to_rescore(wanted, {task_id: task.pushed_score for task_id, task in tasks.items()})

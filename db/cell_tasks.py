@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.errors import NotFound
@@ -76,9 +76,13 @@ def add(session: Session, project_id: int, pairs: Iterable[tuple[int, int]]) -> 
 
     An item whose task was deleted may come back under another task id.
     """
-    known = {task.item_id: task for task in tasks(session, project_id, deleted=True)}
+    wanted = list(pairs)
+    query = select(CellTask).where(
+        CellTask.project_id == project_id, CellTask.item_id.in_([item_id for _, item_id in wanted])
+    )
+    known = {task.item_id: task for task in session.scalars(query)}
     result = []
-    for ls_task_id, item_id in pairs:
+    for ls_task_id, item_id in wanted:
         task = known.get(item_id)
         if task is None:
             item = session.get(ReviewItem, item_id)
@@ -103,6 +107,13 @@ def add(session: Session, project_id: int, pairs: Iterable[tuple[int, int]]) -> 
     return result
 
 
+def known_items(session: Session, item_ids: Sequence[object]) -> set[object]:
+    """Those of these values that are ids of cells' items."""
+    numbers = [value for value in item_ids if isinstance(value, int)]
+    query = select(ReviewItem.id).where(ReviewItem.id.in_(numbers), ReviewItem.way == Way.cell)
+    return set(session.scalars(query))
+
+
 def tasks(session: Session, project_id: int, *, deleted: bool = False) -> Sequence[CellTask]:
     """The tasks of a project in Label Studio's order; with `deleted`, also those that are gone there."""
     query = select(CellTask).where(CellTask.project_id == project_id).order_by(CellTask.ls_task_id)
@@ -125,18 +136,27 @@ def get(session: Session, task_id: int) -> CellTask:
 
 def last_ls_task_id(session: Session, project_id: int) -> int:
     """The newest Label Studio task id we know of in this project, deleted ones included; 0 when there is none."""
-    known = tasks(session, project_id, deleted=True)
-    return known[-1].ls_task_id if known else 0
+    query = select(func.max(CellTask.ls_task_id)).where(CellTask.project_id == project_id)
+    return session.scalar(query) or 0
 
 
-def items(session: Session, project_id: int) -> dict[int, ReviewItem]:
-    """The items of a project's living tasks, by the task's id (ours)."""
+def unanswered(session: Session, project_id: int) -> list[tuple[CellTask, ReviewItem]]:
+    """Living tasks whose item is not done, in Label Studio's order, with that item."""
     query = (
-        select(CellTask.id, ReviewItem)
+        select(CellTask, ReviewItem)
         .join(ReviewItem, ReviewItem.id == CellTask.item_id)
-        .where(CellTask.project_id == project_id, CellTask.deleted_at.is_(None))
+        .where(CellTask.project_id == project_id, CellTask.deleted_at.is_(None), ReviewItem.status != ItemStatus.done)
     )
-    return {task_id: item for task_id, item in session.execute(query)}
+    return [(task, item) for task, item in session.execute(query.order_by(CellTask.ls_task_id))]
+
+
+def missing(session: Session, project_id: int) -> Sequence[ReviewItem]:
+    """Cells that wait and have no living task in this project, the most valuable first."""
+    there = select(CellTask.item_id).where(CellTask.project_id == project_id, CellTask.deleted_at.is_(None))
+    query = select(ReviewItem).where(
+        ReviewItem.status == ItemStatus.pending, ReviewItem.way == Way.cell, ReviewItem.id.not_in(there)
+    )
+    return session.scalars(query.order_by(ReviewItem.score.desc(), ReviewItem.id)).all()
 
 
 def answered_elsewhere(session: Session, project_id: int) -> Sequence[CellTask]:
