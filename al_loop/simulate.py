@@ -29,7 +29,8 @@ SILENCE = 0.05  # a head that says less says nothing, as a detector below its sc
 class Simulation:
     """What is held equal between strategies. first, growth: cells reviewed before the first fit, and how many times as
     many before each next one, up to `fine` of all cells; then twice as many. decay: of the heads. per_slide: share of
-    a batch that one slide may take, for `ours`.
+    a batch that one slide may take, for `ours`, whose batches up to `diverse` cells are made different from each other;
+    larger ones hold some of everything anyway.
     """
 
     first: int = 20
@@ -37,6 +38,7 @@ class Simulation:
     fine: float = 0.3
     decay: float = 30.0
     per_slide: float = 0.25
+    diverse: int = 500
     expert: Expert = field(default_factory=Expert)
     acquisition: AcquisitionConfig = field(default_factory=AcquisitionConfig)
 
@@ -150,7 +152,7 @@ def choose(
         config=plan.acquisition,
     )
     utilities = strategy_named(strategy)(pool, count, rng)
-    if strategy == "ours":
+    if strategy == "ours" and count <= plan.diverse:
         cap = max(1, int(np.ceil(plan.per_slide * count)))
         label = views.probabilities.argmax(axis=1)
         best = diverse(utilities, label, pool.embeddings, count, dealt.slide[waiting], cap)
