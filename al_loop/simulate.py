@@ -15,6 +15,7 @@ from al_loop.diversity import diverse
 from al_loop.metrics import POOLED
 from al_loop.simulate_expert import Expert
 from al_loop.simulate_heads import Heads, Views, fit_heads, prior
+from al_loop.simulate_numbers import EARLY, smoothed
 from al_loop.simulate_pool import Round
 from al_loop.strategies import STRATEGIES, Pool, strategy_named
 from backend.instances import CLASSES, INFECTED, INFECTED_INDEX
@@ -76,8 +77,11 @@ class Curve:
         return {"seed": self.seed} | {name: getattr(self, name).tolist() for name in columns}
 
 
-def replay(dealt: Round, strategy: str, seed: int, plan: Simulation) -> Curve:
-    """Rank, review, fit, measure, until every cell of the pool is reviewed. Only answers given teach anything."""
+def replay(dealt: Round, strategy: str, seed: int, plan: Simulation, target: float | None = None) -> Curve:
+    """Rank, review, fit, measure, until every cell of the pool is reviewed. Only answers given teach anything.
+
+    target: infected AP50 after which nothing more is asked, once EARLY of the cells are reviewed.
+    """
     rng = np.random.default_rng([seed, zlib.crc32(strategy.encode())])
     given = plan.expert.answers(dealt.answers, np.random.default_rng([seed, 1]))
     order: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
@@ -88,6 +92,10 @@ def replay(dealt: Round, strategy: str, seed: int, plan: Simulation) -> Curve:
         if stop:
             heads = fit_heads(dealt.inputs[order], given[order], plan.decay, heads)
         measured.append(measure(dealt, heads))
+        seen = smoothed(np.array([score[POOLED] for score in measured]))[:-1]
+        if target is not None and stop >= EARLY * len(dealt) and (seen >= target).any():
+            stops = stops[: len(measured)]
+            break
         if goal > stop:
             chosen = choose(dealt, strategy, heads, order, given, goal - stop, rng, plan)
             order = np.concatenate([order, chosen])

@@ -79,9 +79,19 @@ def ratio_of(theirs: Sequence[float], ours: Sequence[float]) -> Estimate:
     return Estimate(float(np.exp(found.value)), low, high)
 
 
-def at_share(reviews: NDArray[np.int64], values: NDArray[Any], share: float) -> float:
-    """A column's value after `share` of all reviews, linear between stops."""
-    return float(np.interp(share * reviews[-1], reviews, values.astype(np.float64)))
+def at_share(reviews: NDArray[np.int64], values: NDArray[Any], cells: int, share: float = EARLY) -> float:
+    """A column's value after `share` of the pool's cells were reviewed, linear between stops."""
+    return float(np.interp(share * cells, reviews, values.astype(np.float64)))
+
+
+def by_seed(seeds: Sequence[int], needs: Sequence[Needed]) -> list[Needed]:
+    """One for each seed: the geometric mean over its deals, censored where one of them is."""
+    found = []
+    for seed in sorted(set(seeds)):
+        own = [need for each, need in zip(seeds, needs, strict=True) if each == seed]
+        middle = np.exp(np.mean([np.log(max(need.reviews, 1.0)) for need in own]))
+        found.append(Needed(float(middle), any(need.censored for need in own)))
+    return found
 
 
 def summarise(needs: Mapping[str, Sequence[Needed]]) -> dict[str, Any]:

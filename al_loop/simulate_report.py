@@ -41,13 +41,14 @@ def page(answer: Answer) -> str:
         [
             "# Labels saved",
             "",
-            f"{images}; {len(answer['exams'])} assignments of slides to pool and exam; an expert {expert}. The pool "
+            f"{images}; {answer['settings']['seeds']} seeds with {answer['settings']['deals']} "
+            f"assignments of slides to pool and exam each; an expert {expert}. The pool "
             f"holds {summary['pool_cells']:.0f} proposals, which stand for "
             f"{summary['infected_recall_of_proposals']:.1%} of the true infected cells.",
             "",
             f"Pooled infected AP50 on images nobody reviews: {summary['first_ap50']:.3f} before the first answer, "
             f"{summary['full_ap50']:.3f} with every answer of the pool, target {summary['target_ap50']:.3f} "
-            "(95 %, of each assignment by itself). In brackets: 95 % intervals over assignments.",
+            "(95 %, of each assignment by itself). In brackets: 95 % intervals over seeds.",
             "",
             table(answer),
             "",
@@ -68,10 +69,10 @@ def table(answer: Answer) -> str:
     """One row per strategy: reviews and time needed, ratios to ours, rare cells shown, wrong answers found."""
     head = ["strategy", "reviews to the target", "over ours", "expert hours", "hours over ours", "rare shown at 10 %"]
     wrong = any(row["errors_found_in_first_fifth"] for row in answer["strategies"].values())
-    head += ["wrong answers in first fifth, after 10 %", "after all"] if wrong else []
+    head += ["wrong answers in the first fifth"] if wrong else []
     rows = []
     for name, row in answer["strategies"].items():
-        never = f" ({row['censored']} of {len(answer['exams'])} never)" if row["censored"] else ""
+        never = f" ({row['censored']} of {answer['settings']['seeds']} never)" if row["censored"] else ""
         hours = [seconds / 3600 for seconds in row["seconds_needed"]]
         cells = [
             name,
@@ -82,7 +83,7 @@ def table(answer: Answer) -> str:
             _of(row["rare_shown_at_10_percent"]),
         ]
         if wrong:
-            cells += [_of(row["errors_found_in_first_fifth"]), _of(row["errors_found_in_first_fifth_after_all"])]
+            cells += [_of(row["errors_found_in_first_fifth"])]
         rows.append(cells)
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

@@ -16,7 +16,7 @@ from al_loop.simulate_detector import RenderedTraining, rendered_weights
 from al_loop.simulate_errors import errors_found
 from al_loop.simulate_features import propose_all
 from al_loop.simulate_heads import fit_heads
-from al_loop.simulate_numbers import EARLY, TARGET_SHARE, at_share, mean_of, needed, summarise
+from al_loop.simulate_numbers import EARLY, TARGET_SHARE, at_share, by_seed, mean_of, needed, summarise
 from al_loop.simulate_pool import Round, Scene, deal, make_scene
 from backend.errors import SettingRefused, UnusableAnnotations
 from backend.instances import CLASSES
@@ -36,13 +36,15 @@ LEFT_OUT = (
 
 @dataclass(frozen=True)
 class Study:
-    """What is to be compared. weights: another detector than the one trained on rendered fields, which must not have
-    learned from these images.
+    """What is to be compared. deals: assignments of images to pool and exam for each seed; one alone says little, as
+    its exam holds some hundred infected cells. weights: another detector than the one trained on rendered fields,
+    which must not have learned from these images.
     """
 
     data: Path
     strategies: tuple[str, ...]
     seeds: int = 5
+    deals: int = 3
     plan: Simulation = field(default_factory=Simulation)
     weights: Path | None = None
 
@@ -51,10 +53,10 @@ class Study:
             raise SettingRefused(f"--strategies: expected some of {', '.join(NAMES)}, got {strange[0]!r}")
         if not self.strategies or len(set(self.strategies)) < len(self.strategies):
             raise SettingRefused("--strategies: expected different names, separated by commas, at least one")
-        if self.seeds < 1 or not 0 <= self.plan.expert.error_rate < 1:
+        if min(self.seeds, self.deals) < 1 or not 0 <= self.plan.expert.error_rate < 1:
             raise SettingRefused(
-                f"expected --seeds from 1 and --error-rate from 0 to below 1, got {self.seeds} and "
-                f"{self.plan.expert.error_rate}"
+                f"expected --seeds and --deals from 1 and --error-rate from 0 to below 1, got {self.seeds}, "
+                f"{self.deals} and {self.plan.expert.error_rate}"
             )
 
 
@@ -63,15 +65,16 @@ class Replayed:
     """All curves on one assignment of images. full: AP50 by channel of heads that know every answer of the pool.
 
     pool: its cells. rare: schizonts and gametocytes among them. found: per strategy, the share of wrong answers in the
-    first second readings, after EARLY of the reviews and after all; None where nothing was wrong.
+    first second readings, after EARLY of the reviews; None where nothing was wrong.
     """
 
     seed: int
+    deal: int
     full: dict[str, float]
     pool: int
     rare: int
     curves: dict[str, Curve]
-    found: dict[str, tuple[float | None, float | None]]
+    found: dict[str, float | None]
 
 
 def simulate(study: Study, cache: Path, report: Report) -> dict[str, Any]:
@@ -88,6 +91,7 @@ def simulate(study: Study, cache: Path, report: Report) -> dict[str, Any]:
         "weights_sha256": sha256_of(weights),
         "rendered_training": None if study.weights else asdict(RenderedTraining()),
         "seeds": study.seeds,
+        "deals": study.deals,
         "plan": asdict(study.plan),
     }
     return to_json(scene, study, run(scene, study, report), settings)
@@ -103,28 +107,29 @@ def source_folders(data: Path) -> list[Path]:
 
 def run(scene: Scene, study: Study, report: Report) -> list[Replayed]:
     """Every strategy on every assignment."""
-    total, done = study.seeds * len(study.strategies), 0
+    total, done = study.seeds * study.deals * len(study.strategies), 0
     found = []
-    for seed in range(study.seeds):
-        dealt = deal(scene, seed)
+    for number in range(study.seeds * study.deals):
+        seed, part = divmod(number, study.deals)
+        dealt = deal(scene, number)
         full = measure(dealt, fit_heads(dealt.inputs, dealt.answers, study.plan.decay))
         curves: dict[str, Curve] = {}
-        errors: dict[str, tuple[float | None, float | None]] = {}
+        errors: dict[str, float | None] = {}
         for name in study.strategies:
-            report(done, total, f"seed {seed}: {name}")
-            curves[name] = replay(dealt, name, seed, study.plan)
-            errors[name] = (_errors(dealt, curves[name], EARLY, study), _errors(dealt, curves[name], 1.0, study))
+            report(done, total, f"seed {seed}, deal {part}: {name}")
+            curves[name] = replay(dealt, name, number, study.plan, TARGET_SHARE * full[POOLED])
+            errors[name] = _errors(dealt, curves[name], study)
             done += 1
         rare = int(np.isin(dealt.answers, [CLASSES.index(stage) for stage in RARE]).sum())
-        found.append(Replayed(seed, full, len(dealt), rare, curves, errors))
+        found.append(Replayed(seed, part, full, len(dealt), rare, curves, errors))
     report(total, total, "done")
     return found
 
 
-def _errors(dealt: Round, curve: Curve, share: float, study: Study) -> float | None:
+def _errors(dealt: Round, curve: Curve, study: Study) -> float | None:
     if not study.plan.expert.error_rate:
         return None
-    count = round(share * len(dealt))
+    count = round(EARLY * len(dealt))
     rows = curve.order[:count]
     return errors_found(
         dealt.inputs[rows], curve.answers[:count], dealt.answers[rows], dealt.slide[rows], study.plan.decay
@@ -135,26 +140,26 @@ def to_json(scene: Scene, study: Study, replayed: Sequence[Replayed], settings: 
     """The whole answer: summary, every curve, settings, and what the proxy leaves out."""
     names = study.strategies
     targets = [TARGET_SHARE * each.full[POOLED] for each in replayed]
+    seeds = [each.seed for each in replayed]
 
     def needs(name: str, column: str) -> list[Any]:
         curves = [each.curves[name] for each in replayed]
-        return [needed(getattr(c, column), c.infected_ap50, target) for c, target in zip(curves, targets, strict=True)]
+        found = [needed(getattr(c, column), c.infected_ap50, goal) for c, goal in zip(curves, targets, strict=True)]
+        return by_seed(seeds, found)
 
     strategies = summarise({name: needs(name, "reviews") for name in names})
     in_seconds = summarise({name: needs(name, "seconds") for name in names})
     for name in names:
         curves = [each.curves[name] for each in replayed]
         shown = [
-            at_share(c.reviews, c.rare_shown, EARLY) / max(1, r.rare) for c, r in zip(curves, replayed, strict=True)
+            at_share(c.reviews, c.rare_shown, r.pool) / max(1, r.rare) for c, r in zip(curves, replayed, strict=True)
         ]
-        early, late = ([each.found[name][k] for each in replayed] for k in (0, 1))
         strategies[name] |= {
             "seconds_needed": in_seconds[name]["reviews_needed"],
             "seconds_over_ours": in_seconds[name].get("over_ours"),
             "seconds_over_ours_interval": in_seconds[name].get("over_ours_interval"),
-            "rare_shown_at_10_percent": _estimate(shown),
-            "errors_found_in_first_fifth": _estimate(early),
-            "errors_found_in_first_fifth_after_all": _estimate(late),
+            "rare_shown_at_10_percent": _estimate(seeds, shown),
+            "errors_found_in_first_fifth": _estimate(seeds, [each.found[name] for each in replayed]),
             "curves": [curve.to_json() for curve in curves],
         }
     summary: dict[str, Any] = {}
@@ -172,7 +177,7 @@ def to_json(scene: Scene, study: Study, replayed: Sequence[Replayed], settings: 
         "pool_cells": mean_of([float(each.pool) for each in replayed]).value,
         "infected_recall_of_proposals": scene.infected_recall(),
     }
-    exams = [{"seed": r.seed, "full": r.full, "pool": r.pool, "rare": r.rare} for r in replayed]
+    exams = [{"seed": r.seed, "deal": r.deal, "full": r.full, "pool": r.pool, "rare": r.rare} for r in replayed]
     return {
         "summary": summary,
         "strategies": strategies,
@@ -182,10 +187,10 @@ def to_json(scene: Scene, study: Study, replayed: Sequence[Replayed], settings: 
     }
 
 
-def _estimate(values: Sequence[float | None]) -> Any:
-    """{"value", "interval"} over seeds; None where a seed has no value."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values) or not known:
+def _estimate(seeds: Sequence[int], values: Sequence[float | None]) -> Any:
+    """{"value", "interval"} over seeds, of the means of their deals; None where one has no value."""
+    known = np.array([np.nan if value is None else value for value in values])
+    if np.isnan(known).any():
         return None
-    found = mean_of(known)
+    found = mean_of([float(known[np.equal(seeds, seed)].mean()) for seed in sorted(set(seeds))])
     return {"value": found.value, "interval": found.interval()}

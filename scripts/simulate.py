@@ -15,7 +15,8 @@ DEFAULT = "ours,entropy,margin,random,whole-fields"
 def simulate(
     data: Annotated[Path, typer.Option(help="Folder of labelled smears, or of several such folders.")],
     strategies: Annotated[str, typer.Option(help="Names, separated by commas.")] = DEFAULT,
-    seeds: Annotated[int, typer.Option(min=1, help="Assignments of images to pool and exam.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions; intervals are over them.")] = 5,
+    deals: Annotated[int, typer.Option(min=1, help="Assignments of images to pool and exam in each.")] = 3,
     error_rate: Annotated[float, typer.Option(help="Share of the expert's answers that are wrong.")] = 0.0,
     weights: Annotated[
         Path | None, typer.Option(help="A detector that never saw these smears; default: one of rendered smears.")
@@ -36,7 +37,7 @@ def simulate(
     from scripts.composition import read_settings
 
     names = tuple(name.strip() for name in strategies.split(",") if name.strip())
-    study = Study(data, names, seeds, Simulation(expert=Expert(error_rate=error_rate)), weights)
+    study = Study(data, names, seeds, deals, Simulation(expert=Expert(error_rate=error_rate)), weights)
     home = read_settings().home
     prepare_home(home)
     with console.progress("simulating") as advance:

@@ -16,7 +16,7 @@ from al_loop.simulate_errors import errors_found, label_suspicion
 from al_loop.simulate_expert import Expert
 from al_loop.simulate_features import Proposals, relative
 from al_loop.simulate_heads import NO_CELL, UNDECIDED, fit_heads, inputs_of, prior
-from al_loop.simulate_numbers import at_share, mean_of, needed, ratio_of, smoothed
+from al_loop.simulate_numbers import Needed, at_share, by_seed, mean_of, needed, ratio_of, smoothed
 from al_loop.simulate_pool import Round, Scene, answers_to, deal
 from al_loop.simulate_report import write_report
 from al_loop.simulate_study import Study, run, source_folders, to_json
@@ -87,9 +87,12 @@ def test_ours_needs_fewer_reviews_than_random(dealt: Round):
         assert (np.diff(curve.seconds) > 0).all()
     ours, random = (needed(c.reviews, c.infected_ap50, 0.95 * full).reviews for c in curves.values())
     assert ours < 0.5 * random
-    assert at_share(curves["ours"].reviews, curves["ours"].rare_shown, 0.2) > 2 * at_share(
-        curves["random"].reviews, curves["random"].rare_shown, 0.2
-    )
+    shown = [at_share(curve.reviews, curve.rare_shown, len(dealt), 0.2) for curve in curves.values()]
+    assert shown[0] > 2 * shown[1]
+    short = replay(dealt, "ours", 0, plan, target=0.95 * full)
+    assert len(short.order) < len(dealt)
+    assert (short.order == curves["ours"].order[: len(short.order)]).all()
+    assert needed(short.reviews, short.infected_ap50, 0.95 * full).reviews == ours
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -147,6 +150,9 @@ def test_reviews_needed_are_read_off_between_two_stops():
 
 
 def test_ratios_are_geometric_and_intervals_hold_them():
+    each = by_seed([0, 0, 1], [Needed(10, False), Needed(1000, True), Needed(5, False)])
+    assert [need.reviews for need in each] == pytest.approx([100, 5])
+    assert [need.censored for need in each] == [True, False]
     ratio = ratio_of([200, 800], [100, 200])
     assert ratio.value == pytest.approx(8**0.5)
     assert ratio.low is not None
@@ -172,8 +178,8 @@ def test_features_are_told_against_the_median_cell():
 
 def test_the_answer_is_json_and_its_report_has_pictures(scene: Scene, tmp_path: Path):
     plan = Simulation(first=100, growth=2.0, expert=Expert(error_rate=0.1))
-    study = Study(tmp_path, ("ours", "entropy", "random"), 2, plan)
-    settings = {"sources": {"invented": 40}, "plan": {"expert": {"error_rate": 0.1}}}
+    study = Study(tmp_path, ("ours", "entropy", "random"), 2, 2, plan)
+    settings = {"sources": {"invented": 40}, "seeds": 2, "deals": 2, "plan": {"expert": {"error_rate": 0.1}}}
     answer = json.loads(json.dumps(to_json(scene, study, run(scene, study, lambda *_: None), settings)))
     assert answer["summary"]["random_over_ours"] > 0
     assert len(answer["summary"]["entropy_over_ours_interval"]) == 2
