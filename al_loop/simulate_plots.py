@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 from numpy.typing import NDArray
 
 from al_loop.metrics import POOLED
@@ -29,6 +29,7 @@ STYLES: Mapping[str, dict[str, Any]] = {
     "core-set": {"color": "#A08000", "linestyle": ":"},
     "typiclust": {"color": "#7B5EA7", "linestyle": (0, (5, 1, 1, 1))},
 }
+PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
 BANDS = ("ours", "entropy", "random")  # intervals of all would cover each other
 
 
@@ -84,16 +85,10 @@ def learning(answer: Answer, x: str, scale: float, label: str) -> Figure:
             )
     for level, text in ((full, "all labels"), (TARGET_SHARE * full, "95 % of it")):
         axes.axhline(level, color="#888888", linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.annotate(
-            text,
-            (0.995, level),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            fontsize=8,
-            color="#555555",
-        )
+        place = ((0.005, level), ("axes fraction", "data"))
+        axes.annotate(text, place[0], xycoords=place[1], va="bottom", fontsize=8, color="#555555")
     axes.set(xscale="log", xlabel=label, ylabel="pooled infected AP50", xlim=(grid[0] * scale, grid[-1] * scale))
+    axes.xaxis.set_major_formatter(PLAIN)
     axes.legend(fontsize=8.5, ncols=2, loc="lower right", frameon=False)
     return figure
 
@@ -105,7 +100,7 @@ def rare_shown(answer: Answer) -> Figure:
     pools, rare = ([float(exam[key]) for exam in answer["exams"]] for key in ("pool", "rare"))
     for name, row in answer["strategies"].items():
         values = [
-            np.interp(grid * pool, curve["reviews"], np.asarray(curve["rare_shown"]) / max(1.0, count))
+            np.interp(grid * pool, curve["reviews"], np.asarray(curve["rare_shown"]) / max(1.0, count), right=np.nan)
             for curve, pool, count in zip(row["curves"], pools, rare, strict=True)
         ]
         axes.plot(grid, np.mean(values, axis=0), label=name, **style(name))
@@ -137,5 +132,6 @@ def reviews_needed(answer: Answer) -> Figure:
     axes.set_yticks(range(len(names)), names)
     top = max(high for _, _, high, _ in means.values())
     axes.set(xscale="log", xlabel="cells reviewed until 95 % of what all labels give", xlim=(10, top * 4))
+    axes.xaxis.set_major_formatter(PLAIN)
     axes.grid(axis="y", visible=False)
     return figure
