@@ -195,3 +195,19 @@ def test_no_cells_at_all():
     scores = score_cells(nothing, WEIGHTS)
     assert rank_cells(nothing, scores) == []
     assert [image.score for image in rank_images([1], nothing, scores)] == [0]
+
+
+def test_infected_or_not_is_the_first_question_and_both_sides_of_it_weigh_alike():
+    flat = np.ones(len(CLASSES))
+    torn = {"ring": 0.5, "red blood cell": 0.5, "all_cells": 0.5, "infected": 0.5}
+    stage = {"ring": 0.5, "trophozoite": 0.5, "all_cells": 0.5, "infected": 0.5}
+    healthy = {"red blood cell": 0.5, "leukocyte": 0.5, "all_cells": 0.5}
+    scores = score_cells(pool(torn, stage, healthy), flat)
+    assert scores.score[0] > scores.score[1] == pytest.approx(scores.score[2])
+    rare = np.where(np.arange(len(CLASSES)) == CLASS_INDEX["ring"], 4.0, 0.5)
+    more = {**torn, "ring": 0.6, "red blood cell": 0.4}
+    less = {**torn, "ring": 0.4, "red blood cell": 0.6, "infected": 0.4}
+    above, below = score_cells(pool(more, less), rare).score
+    assert below == pytest.approx(above, rel=0.15)
+    [first] = rank_cells(pool(torn), score_cells(pool(torn), rare))
+    assert first.reason == "Infected or not? 0.50 that it is, most like ring"

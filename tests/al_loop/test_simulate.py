@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from al_loop.acquisition import PoolCells
 from al_loop.dataset import LabelledCell, LabelledImage
 from al_loop.metrics import POOLED
 from al_loop.simulate import FIELDS, NAMES, Simulation, measure, replay
@@ -20,6 +21,7 @@ from al_loop.simulate_numbers import Needed, at_share, by_seed, mean_of, needed,
 from al_loop.simulate_pool import Round, Scene, answers_to, deal
 from al_loop.simulate_report import write_report
 from al_loop.simulate_study import Study, run, source_folders, to_json
+from al_loop.strategies import Pool, ours
 from backend.errors import SettingRefused, UnusableAnnotations
 from backend.instances import CLASS_INDEX, CLASSES, INFECTED_INDEX, Instances
 
@@ -85,14 +87,14 @@ def test_ours_needs_fewer_reviews_than_random(dealt: Round):
         assert sorted(curve.order.tolist()) == list(range(len(dealt)))
         assert curve.infected_ap50[-1] == pytest.approx(full, abs=0.02)
         assert (np.diff(curve.seconds) > 0).all()
-    ours, random = (needed(c.reviews, c.infected_ap50, 0.95 * full).reviews for c in curves.values())
-    assert ours < 0.5 * random
+    few, many = (needed(c.reviews, c.infected_ap50, 0.95 * full).reviews for c in curves.values())
+    assert few < 0.5 * many
     shown = [at_share(curve.reviews, curve.rare_shown, len(dealt), 0.2) for curve in curves.values()]
     assert shown[0] > 2 * shown[1]
     short = replay(dealt, "ours", 0, plan, target=0.95 * full)
     assert len(short.order) < len(dealt)
     assert (short.order == curves["ours"].order[: len(short.order)]).all()
-    assert needed(short.reviews, short.infected_ap50, 0.95 * full).reviews == ours
+    assert needed(short.reviews, short.infected_ap50, 0.95 * full).reviews == few
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -209,3 +211,17 @@ def test_what_cannot_be_simulated_is_refused(tmp_path: Path):
     assert source_folders(tmp_path) == [tmp_path]
     (tmp_path / "a" / "labels.json").write_text("[]")
     assert source_folders(tmp_path) == [tmp_path / "a"]
+
+
+def test_parasites_nobody_doubts_come_behind_those_in_doubt_and_before_red_cells():
+    names = ("red blood cell", "gametocyte", "ring")
+    probabilities = np.zeros((3, len(CLASSES)))
+    probabilities[[0, 1], [CLASS_INDEX[name] for name in names[:2]]] = 0.999
+    probabilities[2, [CLASS_INDEX["ring"], CLASS_INDEX["red blood cell"]]] = 0.5
+    said = probabilities.max(axis=1)
+    silent = np.array([np.nan, 0.999, 0.5])
+    cells = PoolCells(np.arange(3), probabilities, said, silent, np.full(3, np.nan), np.zeros(3, dtype=bool))
+    none = np.zeros((3, 0), dtype=np.float32)
+    pool = Pool(cells, np.ones(len(CLASSES)), none, none[:0])
+    utilities = ours(pool, 3, np.random.default_rng(0))
+    assert utilities.argsort().tolist() == [0, 1, 2]
