@@ -31,7 +31,7 @@ class AcquisitionConfig:
     infected_weight, margin_weight, localisation_weight, novelty_weight: how much doubt it is worth when infected or not
     is a toss-up, two classes are equally probable, an outline fits nothing, or a cell is like nothing reviewed; two
     models that flatly disagree are 1. Which stage it is matters less than whether it is one: replayed on real smears,
-    equal weights needed half as many reviews again to find infected cells as well (docs/results/labels-saved.md).
+    doubting both alike needed two thirds more reviews to find infected cells as well (docs/results/labels-saved.md).
     confirm: doubt that a parasite is worth which no model doubts.
     rarity_offset, rarity_ap: `a` and `l` of w_c = clip(sqrt(median n / (n_c + a)) * (1 + l * (1 - AP_c))).
     best_cells: an image counts by its best so many cells.
