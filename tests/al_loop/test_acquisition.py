@@ -204,7 +204,7 @@ def test_infected_or_not_is_the_first_question_and_both_sides_of_it_weigh_alike(
     healthy = {"red blood cell": 0.5, "leukocyte": 0.5, "all_cells": 0.5}
     scores = score_cells(pool(torn, stage, healthy), flat)
     assert scores.score[0] > scores.score[1] > scores.score[2]
-    assert scores.doubt[1] == pytest.approx(scores.doubt[2]), "which stage is no more of a doubt than which healthy cell"
+    assert scores.doubt[1] == pytest.approx(scores.doubt[2]), "which stage doubts as which healthy cell"
     rare = np.where(np.arange(len(CLASSES)) == CLASS_INDEX["ring"], 4.0, 0.5)
     more = {**torn, "ring": 0.6, "red blood cell": 0.4}
     less = {**torn, "ring": 0.4, "red blood cell": 0.6, "infected": 0.4}
