@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from al_loop.record_review import SyncReport, outdated, withdraw, withdraw_labels
+from al_loop.revise import box_iou
 from backend.label_studio.cell_config import ADD_TO_FIELD, NOT_A_CELL, CellConfig, answer_of
 from backend.label_studio.protocol import Annotation, Task
 from db import cell_tasks, images, labels, placed, queue, requests, reviews
@@ -118,22 +119,21 @@ def _say(session: Session, review: Review, source: _Source, answer: str, report:
         (live for live in labels.thread_labels(session, review.thread) if live.cell_id == source.task.cell_id), None
     )
     label = None if answer == NOT_A_CELL else answer
-    if before is not None:
-        if before.label == label:
-            return
-        shown = before.label
-    else:
-        shown = source.asked.label
+    if before is not None and before.label == label:
+        return
+    shown = before.label if before is not None and before.label is not None else source.asked.label
     action = Action.deleted if label is None else Action.accepted if label == shown else Action.relabelled
+    asked = source.asked
     row = labels.revision(
         review,
         source.task.cell_id,
         action,
         label,
-        None if label is None else source.asked.box,
-        shape=None if label is None else source.asked.shape,
-        mask=None if label is None else source.asked.mask,
-        predicted_cell_id=source.asked.predicted_cell_id,
+        None if label is None else asked.box,
+        shape=None if label is None else asked.shape,
+        mask=None if label is None else asked.mask,
+        predicted_cell_id=asked.predicted_cell_id,
+        predicted_iou=box_iou(asked.box, asked.predicted_box) if label and asked.predicted_box else None,
     )
     labels.add_revisions(session, [row])
     report.revisions[action.value] += 1

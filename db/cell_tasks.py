@@ -34,6 +34,7 @@ class AskedCell:
     shape: str
     mask: bytes | None
     predicted_cell_id: int | None
+    predicted_box: Box | None
     prediction_id: int | None
     label: str | None
     status: ItemStatus
@@ -47,10 +48,9 @@ def asked(session: Session, item_id: int) -> AskedCell | None:
     image = session.get_one(Image, item.image_id)
     predicted = session.get(PredictedCell, item.predicted_cell_id) if item.predicted_cell_id is not None else None
     said = next((live for live in current_labels(session, [image.id]) if live.cell_id == item.cell_id), None)
-    box = said.box if said is not None else None
-    drawn = said if box is not None else None
-    if box is None and predicted is not None:
-        box = (predicted.x1, predicted.y1, predicted.x2, predicted.y2)
+    predicted_box = (predicted.x1, predicted.y1, predicted.x2, predicted.y2) if predicted is not None else None
+    drawn = said if said is not None and said.box is not None else None
+    box = drawn.box if drawn is not None else predicted_box
     if box is None:
         return None
     return AskedCell(
@@ -65,6 +65,7 @@ def asked(session: Session, item_id: int) -> AskedCell | None:
         shape=(drawn.shape if drawn is not None else None) or "rectangle",
         mask=drawn.mask if drawn is not None else None,
         predicted_cell_id=item.predicted_cell_id,
+        predicted_box=predicted_box,
         prediction_id=predicted.prediction_id if predicted is not None else None,
         label=predicted.label if predicted is not None else None,
         status=item.status,

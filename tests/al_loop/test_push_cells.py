@@ -198,3 +198,50 @@ def test_a_field_that_is_answered_closes_its_cells(workshop: Workshop) -> None:
     shown = [a for a in workshop.fake.annotations.values() if a.result and a.result[0]["type"] == "choices"]
     assert [a.result[0]["value"]["choices"] for a in shown] == [["red blood cell"]] * 3
     assert said(workshop) == before
+
+
+def test_a_lost_answer_places_nothing_twice_and_is_no_experts_answer(workshop: Workshop) -> None:
+    """The field kept from everybody while its cells wait, then an answered field's cells."""
+    one = pool(workshop)[0]
+    items = queue_up(workshop, entries_of(workshop, one))
+    fake = workshop.fake
+    fake.crash_after = {"place_annotation"}
+    with pytest.raises(LabelStudioUnavailable):
+        push_both(workshop)
+    sync_both(workshop)
+    push_both(workshop)
+    assert len(fake.annotations) == 1
+    [kept] = fake.annotations.values()
+    prediction = next(p for p in fake.predictions.values() if p.task == kept.task)
+    workshop.expert.submit(kept.task or 0, prediction.result, parent_prediction=prediction.id, lead_time_s=9.0)
+    sync_both(workshop)
+    before = said(workshop)
+    assert len(before) == 3
+    fake.crash_after = {"place_annotation"}
+    with pytest.raises(LabelStudioUnavailable):
+        push_both(workshop)
+    sync_both(workshop)
+    push_both(workshop)
+    sync_both(workshop)
+    shown = [a.task for a in fake.annotations.values() if a.result and a.result[0]["type"] == "choices"]
+    assert len(shown) == len(set(shown)) == len(items)
+    assert kept.id not in fake.annotations, "its cells are done"
+    assert said(workshop) == before
+
+
+def test_what_an_expert_made_of_a_placed_annotation_is_theirs(workshop: Workshop) -> None:
+    """They opened the kept field from the list of tasks and pressed Update."""
+    one = pool(workshop)[0]
+    queue_up(workshop, entries_of(workshop, one))
+    push_both(workshop)
+    fake = workshop.fake
+    [kept] = fake.annotations.values()
+    prediction = next(p for p in fake.predictions.values() if p.task == kept.task)
+    fake.annotations[kept.id] = kept.model_copy(update={"lead_time": 4.0})
+    workshop.expert.update(kept.id, prediction.result)
+    sync_both(workshop)
+    assert len(said(workshop)) == 3
+    push_both(workshop)
+    sync_both(workshop)
+    assert kept.id in fake.annotations
+    assert len(said(workshop)) == 3

@@ -8,7 +8,7 @@ import pytest
 
 from backend.label_studio.cell_config import ADD_TO_FIELD, NOT_A_CELL, result_of
 from db import labels, queue, reviews
-from db.models import Action, ItemStatus, Review, ReviewItem, ReviewStatus, Slot, Way
+from db.models import Action, ItemStatus, LabelRevision, Review, ReviewItem, ReviewStatus, Slot, Way
 from db.session import Database
 from tests.al_loop.cell_workshop import (
     CELLS,
@@ -22,7 +22,7 @@ from tests.al_loop.cell_workshop import (
     queue_up,
     sync_both,
 )
-from tests.al_loop.workshop import Workshop, newest_revision, said
+from tests.al_loop.workshop import Workshop, newest_revision, relabelled, said, submit_next
 
 BOX = (20, 20, 60, 60)
 
@@ -150,3 +150,28 @@ def test_a_cell_submitted_without_an_answer_is_asked_again(workshop: Workshop) -
     assert item is not None
     assert status(workshop, item) is ItemStatus.pending
     assert next_item(workshop, 2) == item
+
+
+def test_the_same_is_written_whichever_way_an_answer_is_given(tmp_path: Path, sqlite_database: Database) -> None:
+    """Kept, another class, no cell: of one image in its field, of another one by one."""
+    workshop = open_cells(tmp_path / "both", sqlite_database)
+    in_cells, in_field = pool(workshop)[:2]
+    queue_up(workshop, [*entries_of(workshop, in_cells), queue.QueueEntry(in_field, 1.0, {})])
+    push_both(workshop)
+    for answer in ("red blood cell", "schizont", NOT_A_CELL):
+        answer_next(workshop, answer)
+    submit_next(workshop, lambda result: relabelled(result[:2], 1, "schizont"))
+    sync_both(workshop)
+    written = {}
+    with sqlite_database.session(read_only=True) as session:
+        for image_id in (in_cells, in_field):
+            rows = (
+                session.query(LabelRevision).where(LabelRevision.image_id == image_id).order_by(LabelRevision.cell_id)
+            )
+            written[image_id] = [
+                (r.action, r.label, r.shape, r.mask, r.predicted_cell_id is not None,
+                 *(None if v is None else round(v, 3) for v in (r.x1, r.y1, r.x2, r.y2, r.predicted_iou)))
+                for r in rows
+            ]  # fmt: skip
+    assert len(written[in_cells]) == 3
+    assert written[in_cells] == written[in_field]
