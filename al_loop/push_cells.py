@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from al_loop.context import Loop
 from al_loop.place import place
 from al_loop.push_closed import close_answered, remove_superseded
@@ -21,7 +19,7 @@ from backend.errors import NoTrainedModel
 from backend.label_studio.cell_config import ORDER, parse_cells
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.placing import NewTask
-from backend.label_studio.protocol import UNRANKED_SCORE, Annotation, Task, priority_to_score
+from backend.label_studio.protocol import UNRANKED_SCORE, priority_to_score
 from backend.serving import active_pair
 from db import cell_tasks, placed, projects, queue
 from db.models import CellTask, ItemStatus, Project, ReviewItem, Slot
@@ -131,18 +129,15 @@ def _adopt(loop: Loop, label_studio: LabelStudio, project: Project) -> None:
     label_studio.open_task([annotation.id for imported in kept.values() for annotation in imported])
     with loop.database.session() as session:
         ours = cell_tasks.known_items(session, [task.data["item"] for task in found])
-        for task in found:
-            if task.data["item"] in ours:  # others people made
-                _adopt_task(session, project, task, kept[task.id])
-
-
-def _adopt_task(session: Session, project: Project, task: Task, imported: Sequence[Annotation]) -> None:
-    order = next((p for p in task.predictions if p.model_version == ORDER), None)
-    [ours] = cell_tasks.add(session, project.id, [(task.id, task.data["item"])])
-    for annotation in imported:
-        placed.intend(session, ours, Why.reader, annotation.completed_by or 0, cancelled=True)
-        placed.complete(session, ours, Why.reader, annotation.completed_by or 0, annotation.id)
-    cell_tasks.mark_pushed(session, ours.id, order.id if order else None, order.score if order else None)
+        found = [task for task in found if task.data["item"] in ours]  # others people made
+        rows = cell_tasks.add(session, project.id, [(task.id, task.data["item"]) for task in found])
+        for row, task in zip(rows, found, strict=True):
+            for annotation in kept[task.id]:
+                placed.intend(session, row, Why.reader, annotation.completed_by or 0, cancelled=True)
+                placed.complete(session, row, Why.reader, annotation.completed_by or 0, annotation.id)
+            order = next((p for p in task.predictions if p.model_version == ORDER), None)
+            row.pushed_ls_prediction_id = order.id if order is not None else None
+            row.pushed_score = order.score if order is not None else None
 
 
 def _keep_from_readers(loop: Loop, label_studio: LabelStudio, project: Project) -> None:

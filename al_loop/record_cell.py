@@ -48,11 +48,12 @@ def sync_cell(
         return []
     report.tasks += 1
     images.lock(session, known.image_id)
-    asked = cell_tasks.asked(session, known.item_id)
+    theirs = [annotation for annotation in task.annotations if not placed.is_placed(known, annotation)]
+    asked = cell_tasks.asked(session, known.item_id) if theirs else None
     present, empty = set(), []
-    for annotation in task.annotations:
-        if placed.is_placed(known, annotation) or asked is None:
-            continue
+    for annotation in theirs:
+        if asked is None:
+            break
         if not annotation.was_cancelled and answer_of(annotation.result, config) is None:
             log.info("annotation %d holds no answer: its cell is asked again", annotation.id)
             empty.append(annotation.id)

@@ -59,7 +59,7 @@ def sync(
     changed = list(label_studio.tasks_since(project.ls_project_id, since))
     reading = timedelta(seconds=clock() - began)
     emails = label_studio.users() if any(task.annotations for task in changed) else {}
-    for task in changed:
+    for task in _with_something_said(loop, project, changed) if project.way == Way.cell else changed:
         sync_task(loop, label_studio, project, task, emails, report)
     living = label_studio.task_ids(project.ls_project_id) if sweep else None
     stamps = [task.updated_at for task in changed if task.updated_at]
@@ -104,6 +104,14 @@ def _sync_field_task(
     pair_names = _answered_pairs(loop, label_studio, project, task)
     with loop.database.session() as session:
         _record_field(session, project, config, task, emails, pair_names, report)
+
+
+def _with_something_said(loop: Loop, project: Project, changed: Sequence[Task]) -> list[Task]:
+    """Those of these tasks of cells on which somebody has said something, or had: most were only just made."""
+    with loop.database.session(read_only=True) as session:
+        quiet = [task.id for task in changed if not task.annotations]
+        had = {review.ls_task_id for review in reviews.live_of_tasks(session, project.ls_project_id, quiet)}
+    return [task for task in changed if task.annotations or task.id in had]
 
 
 def _sync_cell_task(

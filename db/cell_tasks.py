@@ -82,11 +82,15 @@ def add(session: Session, project_id: int, pairs: Iterable[tuple[int, int]]) -> 
         CellTask.project_id == project_id, CellTask.item_id.in_([item_id for _, item_id in wanted])
     )
     known = {task.item_id: task for task in session.scalars(query)}
+    items = {
+        item.id: item
+        for item in session.scalars(select(ReviewItem).where(ReviewItem.id.in_([item_id for _, item_id in wanted])))
+    }
     result = []
     for ls_task_id, item_id in wanted:
         task = known.get(item_id)
         if task is None:
-            item = session.get(ReviewItem, item_id)
+            item = items.get(item_id)
             if item is None or item.cell_id is None:
                 raise NotFound(f"expected a cell's item with id {item_id}, found none")
             task = CellTask(
