@@ -22,7 +22,7 @@ from backend.label_studio.protocol import UNRANKED_SCORE, priority_to_score
 from backend.label_studio.regions import to_regions
 from backend.locks import exclusive
 from backend.serving import active_pair, regions_of
-from db import answers, images, predictions, projects, queue
+from db import answers, images, predictions, projects, queue, requests
 from db.models import Image, Project, Task, Way
 
 CHUNK = 50  # predictions per request: progress moves, and a crash repeats little
@@ -65,6 +65,8 @@ def _push(
     if pair is None:
         raise NoTrainedModel("expected two active models to push predictions of, found none; run: cellloop train")
     created_tasks = _ensure_tasks(loop, label_studio, project)
+    with loop.database.session() as session:
+        requests.lift(session)
     with loop.database.session(read_only=True) as session:
         stored = predictions.by_pair(session, pair.id)
         waiting = queue.pending(session, Way.field)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.models import ITEM_TRANSITIONS, ItemStatus, ReviewItem, Slot, Way, now
 
 LASTS = timedelta(days=7)  # so long no ranking takes the field away again
+REASON = "an expert wants to see"
+ASKED = "asked for"  # in whose hands such a field is, until an expert answers it
+# What a ranking expects of any item: nothing is known of its worth, for no model has asked for it.
+UNKNOWN_WORTH = {"best_cells": [], "seconds": 1.0, "value": 0.0}
 
 
 def ask_for_field(session: Session, item: ReviewItem, cell_key: str, expert: str) -> ReviewItem:
@@ -29,18 +33,28 @@ def ask_for_field(session: Session, item: ReviewItem, cell_key: str, expert: str
             assert ItemStatus.superseded in ITEM_TRANSITIONS[other.status]
             other.status, other.closed_at = ItemStatus.superseded, moment
             other.assigned_to = other.assigned_until = None
-    top = session.scalar(
-        select(func.max(ReviewItem.score)).where(
-            ReviewItem.status == ItemStatus.pending, ReviewItem.way == Way.field, ReviewItem.image_id != item.image_id
-        )
-    )
     field = next((other for other in waiting if other.way == Way.field), None)
     if field is None:
-        field = ReviewItem(ranking_id=item.ranking_id, way=Way.field, image_id=item.image_id, terms={}, score=0.0)
+        field = ReviewItem(ranking_id=item.ranking_id, way=Way.field, image_id=item.image_id, terms=dict(UNKNOWN_WORTH))
         session.add(field)
-    field.score = max(field.score, (top or 0.0) + 1.0)
+    field.score = 0.0
     field.terms = {**field.terms, "asked_by": expert, "asked_cell": cell_key}
-    field.reason = f"an expert wants to see cell {cell_key} in its field"
-    field.assigned_to, field.assigned_until = "label studio", moment + LASTS
+    field.reason = f"{REASON} cell {cell_key} in its field"
+    field.assigned_to, field.assigned_until = ASKED, moment + LASTS
     session.flush()
+    lift(session)
     return field
+
+
+def lift(session: Session) -> int:
+    """Put the fields that experts asked for before all others again, whatever a ranking made of them; how many."""
+    waiting = select(ReviewItem).where(ReviewItem.status == ItemStatus.pending, ReviewItem.way == Way.field)
+    fields = session.scalars(waiting.order_by(ReviewItem.id)).all()
+    top = max((item.score for item in fields if item.assigned_to != ASKED), default=0.0)
+    asked = [item for item in fields if item.assigned_to == ASKED]
+    for item in asked:
+        item.score = top + 1.0
+        if not item.reason.startswith(REASON):
+            item.reason = f"{REASON} one of its cells in its field"
+    session.flush()
+    return len(asked)

@@ -152,6 +152,10 @@ def test_a_field_that_is_asked_for_comes_first_and_stays(database: Database) -> 
         assert [item.image_id for item in queue.pending(session, Way.field)] == [first.image_id, other.id]
         assert kept[2].status is ItemStatus.pending, "a second reading is not the field's"
         assert "abc" in field.reason
+        entries = [QueueEntry(other.id, 5.0, {}), QueueEntry(first.image_id, 1.0, {}, reason="something else")]
+        queue.replace_queue(session, first.ranking_id, entries)
+        assert requests.lift(session) == 1
+        assert next(item.id for item in queue.pending(session, Way.field)) == field.id, "whatever a ranking makes of it"
         queue.replace_queue(session, first.ranking_id, [])
         assert [item.id for item in queue.pending(session)] == [field.id]
         assert requests.ask_for_field(session, first, "abd", "ben@example.org") is field
