@@ -44,7 +44,7 @@ class Study:
     data: Path
     strategies: tuple[str, ...]
     seeds: int = 5
-    deals: int = 3
+    deals: int = 6
     plan: Simulation = field(default_factory=Simulation)
     weights: Path | None = None
 

@@ -16,7 +16,7 @@ def simulate(
     data: Annotated[Path, typer.Option(help="Folder of labelled smears, or of several such folders.")],
     strategies: Annotated[str, typer.Option(help="Names, separated by commas.")] = DEFAULT,
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions; intervals are over them.")] = 5,
-    deals: Annotated[int, typer.Option(min=1, help="Assignments of images to pool and exam in each.")] = 3,
+    deals: Annotated[int, typer.Option(min=1, help="Assignments of images to pool and exam in each.")] = 6,
     error_rate: Annotated[float, typer.Option(help="Share of the expert's answers that are wrong.")] = 0.0,
     weights: Annotated[
         Path | None, typer.Option(help="A detector that never saw these smears; default: one of rendered smears.")
