@@ -6,20 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from al_loop.simulate_heads import UNDECIDED, Floats, fit_heads
+from al_loop.suspicion import suspicion
 
 FOLDS = 5
 FIRST = 0.2  # of the second readings
-
-
-def label_suspicion(labels: NDArray[np.int64], probabilities: Floats) -> Floats:
-    """(N,) in [0, 1]: by how much another answer is more probable than the one given. probabilities: (N, K), by a
-    classifier that did not learn from the label in question (confident learning, Northcutt et al. 2021).
-    """
-    rows = np.arange(len(labels))
-    given = probabilities[rows, labels]
-    others = probabilities.copy()
-    others[rows, labels] = -1.0
-    return (1.0 + others.max(axis=1, initial=0.0) - given) / 2
 
 
 def out_of_fold(inputs: Floats, labels: NDArray[np.int64], groups: NDArray[np.int64], decay: float) -> Floats:
@@ -56,6 +46,6 @@ def errors_found(
     wrong = answers != truth
     if not wrong.any():
         return None
-    suspicion = label_suspicion(answers, out_of_fold(inputs, answers, slides, decay))
-    first = np.argsort(-suspicion, kind="stable")[: int(np.ceil(FIRST * len(answers)))]
+    doubted = suspicion(answers, out_of_fold(inputs, answers, slides, decay))
+    first = np.argsort(-doubted, kind="stable")[: int(np.ceil(FIRST * len(answers)))]
     return float(wrong[first].sum() / wrong.sum())

@@ -13,7 +13,7 @@ from al_loop.acquisition import PoolCells
 from al_loop.dataset import LabelledCell, LabelledImage
 from al_loop.metrics import POOLED
 from al_loop.simulate import FIELDS, NAMES, Simulation, measure, replay
-from al_loop.simulate_errors import errors_found, label_suspicion
+from al_loop.simulate_errors import errors_found
 from al_loop.simulate_expert import Expert
 from al_loop.simulate_features import Proposals, relative
 from al_loop.simulate_heads import NO_CELL, UNDECIDED, fit_heads, inputs_of, prior
@@ -136,8 +136,6 @@ def test_wrong_answers_are_read_again_first(dealt: Round):
     assert found is not None
     assert found > 0.8
     assert errors_found(dealt.inputs, dealt.answers, dealt.answers, dealt.slide, 1.0) is None
-    suspicion = label_suspicion(np.array([0, 1, 0]), np.array([[1.0, 0.0], [1.0, 0.0], [0.5, 0.5]]))
-    assert suspicion.tolist() == [0.0, 1.0, 0.5]
 
 
 def test_reviews_needed_are_read_off_between_two_stops():
