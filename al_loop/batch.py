@@ -24,14 +24,16 @@ RANDOM_REASON = "Drawn at random, to know what the ranking misses"
 class BatchConfig:
     """What a batch is made of.
 
-    size: items. random_share, second_share: of them, drawn uniformly, and read by a second expert; the rest is
-    chosen by the ranking. least_share: of these, at least for each way of reviewing, so that neither project is ever
-    empty. per_slide: at most this share of the chosen cells from one slide. oversample: cells chosen among, per place.
+    size: items. random_share, second_share: of them, drawn uniformly, and read by a second expert; of the latter,
+    fair_share doubt nothing and measure how far experts agree. The rest is chosen by the ranking. least_share: of
+    these, at least for each way of reviewing, so that neither project is ever empty. per_slide: at most this share of
+    the chosen cells from one slide. oversample: cells chosen among, per place.
     """
 
     size: int = 200
     random_share: float = 0.12
     second_share: float = 0.13
+    fair_share: float = 0.25
     least_share: float = 0.25
     per_slide: float = 0.25
     oversample: int = 5
@@ -101,14 +103,23 @@ def compose(
     second: what may be read again, best first; used where cells are reviewed one by one.
     """
     both = Way.cell in offer.ways
-    again = list(second[: round(config.second_share * config.size)]) if both else []
+    doubted, fair = _second(second, config) if both else ([], [])
+    again = [*doubted, *fair]
     drawn = _drawn(offer, config, rng, both)
     free = config.size - len(again) - len(drawn)
     mode: dict[int, Way] = {**{place.image: place.way for place in drawn}, **offer.pinned}
     singles = _singles(offer, among, embeddings, config, free, mode, drawn) if both else []
     chosen = _compete(offer, singles, config, free, mode, {place.image for place in drawn if place.way == Way.field})
-    placed = _interleaved(chosen, drawn)
-    return sorted([*placed, *again], key=lambda place: (-place.score, place.image, place.cells))
+    placed = [*chosen, *_beside(chosen, drawn), *_beside(chosen, fair)]
+    return sorted([*placed, *doubted], key=lambda place: (-place.score, place.image, place.cells))
+
+
+def _second(second: Sequence[Place], config: BatchConfig) -> tuple[list[Place], list[Place]]:
+    """Labels in doubt, the most valuable first, and those that only measure; one fills the places the other leaves."""
+    places = round(config.second_share * config.size)
+    doubted = [place for place in second if place.value > 0]
+    fair = [place for place in second if place.value <= 0][: round(config.fair_share * places)]
+    return doubted[: places - len(fair)], fair
 
 
 def _drawn(offer: Offer, config: BatchConfig, rng: np.random.Generator, both: bool) -> list[Place]:
@@ -180,8 +191,8 @@ def _compete(
     return chosen
 
 
-def _interleaved(chosen: Sequence[Place], drawn: Sequence[Place]) -> list[Place]:
-    """Chosen and drawn, each drawn item with the score of the chosen one it is put beside, evenly over their order.
+def _beside(chosen: Sequence[Place], drawn: Sequence[Place]) -> list[Place]:
+    """Each drawn item with the score of the chosen one it is put beside, evenly over their order.
 
     Its own value would send it to the end: it was drawn to be seen, whatever it is worth.
     """
@@ -192,4 +203,4 @@ def _interleaved(chosen: Sequence[Place], drawn: Sequence[Place]) -> list[Place]
         value = beside.score * place.seconds
         terms = {**place.terms, "worth": place.value}
         placed.append(Place(place.way, place.slot, place.image, value, place.seconds, place.cells, terms))
-    return [*order, *placed]
+    return placed

@@ -102,7 +102,8 @@ def rank(database: Database, *, config: RankConfig | None = None) -> RankingSumm
         offer, rows = make_offer(waiting, known, weights, config, frozenset(ways(session)), items)
         among = candidates(offer, config.batch)
         vectors = _embeddings(session, waiting, offer.cells, rows, among)
-        again = second_readings(session, pair.id, weights, offer.seconds)
+        fair = round(config.batch.fair_share * config.batch.second_share * config.batch.size)
+        again = second_readings(session, pair.id, weights, offer.seconds, fair=fair)
         ranking_number = queue.next_ranking(session)
     # Outside of the transaction that keeps other writers waiting.
     rng = np.random.default_rng([config.seed, ranking_number])
@@ -209,7 +210,8 @@ def _entries(
     entries, ranks = [], {}
     for place in places:
         if place.slot == Slot.second_reading:
-            entries.append(again[place.cells[0]])
+            terms = {**place.terms, "value": place.value, "seconds": place.seconds}
+            entries.append(replace(again[place.cells[0]], score=place.score, terms=terms))
             continue
         named = marks.get(place.image, list(place.cells)) if place.way == Way.field else list(place.cells)
         for row in named:

@@ -17,7 +17,7 @@ from al_loop.batch import Place
 from backend.instances import CLASS_INDEX, INFECTED_INDEX
 from db.models import Slot, Way
 from db.queue import QueueEntry
-from db.second_readings import Question, questions
+from db.second_readings import Question, fair_sample, questions
 
 DIFFICULT_DOUBT = 1.0
 
@@ -36,13 +36,17 @@ def second_readings(
     weights: NDArray[np.float64],
     seconds: float,
     among: Sequence[int] | None = None,
+    fair: int = 0,
 ) -> SecondReadings:
     """All that may be read again at present. weights: (len(CLASSES),) rarity. seconds: one crop takes.
 
-    among: only about these cells.
+    among: only about these cells. fair: so many more that nobody doubts, of value 0, to measure agreement by.
     """
     found = SecondReadings()
-    for question in questions(session, pair_id, among):
+    asked = questions(session, pair_id, among)
+    doubted = {question.cell_id for question in asked}
+    asked += [question for question in fair_sample(session, pair_id, fair) if question.cell_id not in doubted]
+    for question in asked:
         doubt = DIFFICULT_DOUBT if question.kind == "difficult" else question.score
         value = doubt * _weight(question, weights)
         terms: Mapping[str, object] = {

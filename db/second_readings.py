@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, cast, func, literal, select
 from sqlalchemy.orm import Session
 
 from db.difficult import DIFFICULT, Doubt, difficult_cells
 from db.images import by_ids
-from db.models import LabelRevision, PredictedCell, Prediction, Review, ReviewStatus, Split, Way
+from db.models import Action, Image, LabelRevision, PredictedCell, Prediction, Review, ReviewStatus, Split, Way
 from db.readings import CHUNK, live_readings
 from db.reviews import IMPORT_EXPERT
 from db.suspicions import open_suspicions
 
+AGREEMENT = "agreement"  # the kind of question that doubts nothing
 READERS = 3  # a cell that three experts have read is decided by what there is
 
 
@@ -22,9 +23,9 @@ READERS = 3  # a cell that three experts have read is decided by what there is
 class Question:
     """One label to be read again.
 
-    kind: difficult | disagreement, or that of a suspicion. label: the current one, None for "not a cell" and for an
-    overlooked cell. predicted: what the pair calls it. readers: experts who have answered, for whom it is not.
-    score: 0 to 1.
+    kind: difficult | disagreement | agreement, or that of a suspicion. label: the current one, None for "not a cell"
+    and for an overlooked cell. predicted: what the pair calls it. readers: experts who have answered, for whom it is
+    not. score: 0 to 1.
     """
 
     cell_id: int
@@ -67,6 +68,47 @@ def questions(session: Session, pair_id: int, among: Sequence[int] | None = None
             Question(cell_id, image_id, predicted_id, kind, label, says, tuple(sorted(readers)), score, reason)
         )
     return sorted(result, key=lambda question: (-question.score, question.cell_id))
+
+
+def fair_sample(session: Session, pair_id: int, count: int) -> list[Question]:
+    """Cells one expert has read and nobody doubts, for measuring how far experts agree: as many of each label.
+
+    The same cells until they are read, and by an order that has to do with nothing (Knuth's multiplicative hash).
+    """
+    last = select(func.max(LabelRevision.id)).group_by(LabelRevision.cell_id, LabelRevision.thread)
+    scattered = (cast(LabelRevision.cell_id, BigInteger) * literal(2654435761, BigInteger)) % literal(
+        4294967296, BigInteger
+    )
+    once = (
+        select(
+            LabelRevision.cell_id,
+            func.min(LabelRevision.image_id).label("image_id"),
+            func.min(LabelRevision.label).label("label"),
+            func.min(Review.expert).label("expert"),
+            func.min(scattered).label("place"),
+        )
+        .join(Review, Review.id == LabelRevision.review_id)
+        .join(Image, Image.id == LabelRevision.image_id)
+        .where(LabelRevision.id.in_(last), LabelRevision.action != Action.withdrawn, Image.split == Split.train)
+        .group_by(LabelRevision.cell_id)
+        .having(func.count(Review.expert.distinct()) == 1)
+        .subquery("once")
+    )
+    nth = func.row_number().over(partition_by=once.c.label, order_by=once.c.place)
+    query = (
+        select(once.c.cell_id, once.c.image_id, once.c.label, once.c.expert)
+        .where(once.c.expert != IMPORT_EXPERT, once.c.label.is_not(None), once.c.label != DIFFICULT)
+        .order_by(nth, once.c.place)
+        .limit(count)
+    )
+    rows = session.execute(query).all()
+    predicted = _predicted(session, pair_id, [row.cell_id for row in rows])
+    found = []
+    for cell_id, image_id, label, expert in rows:
+        predicted_id, says = predicted.get(cell_id, (None, None))
+        why = "To know how far experts agree"
+        found.append(Question(cell_id, image_id, predicted_id, AGREEMENT, label, says, (expert,), 0.0, why))
+    return found
 
 
 def disputed(session: Session, among: Collection[int] | None = None) -> list[tuple[int, int, str | None]]:

@@ -92,6 +92,20 @@ def test_random_items_are_uniform_stay_and_are_met_on_the_way() -> None:
     assert share == pytest.approx(300 / len(known), abs=0.06)
 
 
+def test_readings_that_only_measure_are_met_on_the_way() -> None:
+    given = offer(cells(8, 2000, 80))
+    config = BatchConfig(size=100)
+    second = [again(n) for n in range(30)] + [again(100 + n, 0.0) for n in range(30)]
+    places = batch(given, config, second=tuple(second))
+    kinds = [place for place in places if place.slot == Slot.second_reading]
+    assert len(places) == 100
+    assert len(kinds) == 13
+    fair = [n for n, place in enumerate(places) if place.slot == Slot.second_reading and place.cells[0] >= 100]
+    assert len(fair) == 3
+    assert fair[0] < 40
+    assert all(places[n].terms["worth"] == 0 for n in fair)
+
+
 def test_no_slide_takes_more_than_its_share_unless_places_stay_free() -> None:
     rng = np.random.default_rng(0)
     utilities, labels, slides = rng.uniform(0.5, 1, 400), rng.integers(0, 3, 400), np.zeros(400, dtype=np.int64)

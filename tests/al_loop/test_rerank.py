@@ -33,7 +33,8 @@ def test_a_label_changes_the_waiting_order_without_a_new_ranking(database: Datab
     assert summary.left_out > 0
     with database.session() as session:
         before = {item.id: item.score for item in queue.pending(session)}
-        [item, *_] = [i for i in queue.pending(session, Way.cell) if i.terms["cell"]["probabilities"][3] > 0.4]
+        alone = [i for i in queue.pending(session, Way.cell) if i.slot == Slot.acquisition]
+        [item, *_] = [i for i in alone if i.terms["cell"]["probabilities"][3] > 0.4]
         for n in range(6):
             image = builders.add_image(session)
             builders.say(session, builders.add_cell(session, image), "schizont", f"import:s{n}")
@@ -47,7 +48,7 @@ def test_a_label_changes_the_waiting_order_without_a_new_ranking(database: Datab
         assert [item.score for item in waiting] == sorted((item.score for item in waiting), reverse=True)
         for item in waiting:
             assert item.score == pytest.approx(item.terms["value"] / item.terms["seconds"])
-            if item.way == Way.cell and item.terms["cell"]["probabilities"][3] > 0.4:
+            if item in alone and item.terms["cell"]["probabilities"][3] > 0.4:
                 assert item.score < before[item.id], "schizonts are less rare now"
         after = {item.id: item.score for item in waiting}
     fresh = rank(database, config=RankConfig(batch=BatchConfig(size=20, random_share=0)))

@@ -77,3 +77,21 @@ def test_an_overlooked_cell_is_not_for_those_who_reviewed_its_field(database: Da
         assert kinds(session, pair) == [(cell.id, "overlooked", ("ada@example.org",))]
         say(session, cell, None, "ls:2:1", 1, expert="ben@example.org", way=Way.cell)
         assert kinds(session, pair) == [], "it was no cell"
+
+
+def test_a_fair_sample_has_as_many_of_each_label_and_stays_until_it_is_read(database: Database) -> None:
+    with database.session() as session:
+        pair = add_active_pair(session)
+        cells = [predicted(session, pair)[1] for _ in range(14)]
+        for number, cell in enumerate(cells):
+            label = "ring" if number < 3 else "difficult" if number == 3 else "red blood cell"
+            expert = "import" if number > 10 else "ada@example.org"
+            say(session, cell, label, f"ls:1:{number}", expert=expert)
+        sample = second_readings.fair_sample(session, pair.id, 4)
+        assert [q.label for q in sample].count("ring") == 2
+        assert {q.cell_id for q in sample} <= {cell.id for n, cell in enumerate(cells) if n < 11 and n != 3}
+        assert all((q.kind, q.readers, q.score) == ("agreement", ("ada@example.org",), 0) for q in sample)
+        assert second_readings.fair_sample(session, pair.id, 4) == sample
+        read = session.get_one(Cell, sample[0].cell_id)
+        say(session, read, sample[0].label, "ls:2:1", 1, expert="ben@example.org", way=Way.cell)
+        assert read.id not in {q.cell_id for q in second_readings.fair_sample(session, pair.id, 14)}
