@@ -50,7 +50,7 @@ def test_a_label_changes_the_waiting_order_without_a_new_ranking(database: Datab
             assert item.score == pytest.approx(item.terms["value"] / item.terms["seconds"])
             if item in alone and item.terms["cell"]["probabilities"][3] > 0.4:
                 assert item.score < before[item.id], "schizonts are less rare now"
-        after = {item.id: item.score for item in waiting}
+        after = {item.id: item.score for item in waiting if item.slot == Slot.acquisition}
     fresh = rank(database, config=RankConfig(batch=BatchConfig(size=20, random_share=0)))
     with database.session() as session:
         assert fresh.ranking_id > summary.ranking_id
