@@ -103,11 +103,12 @@ def compose(
     second: what may be read again, best first; used where cells are reviewed one by one.
     """
     both = Way.cell in offer.ways
-    doubted, fair = _second(second, config) if both else ([], [])
+    elsewhere = [place for place in second if offer.pinned.get(place.image) != Way.field]
+    doubted, fair = _second(elsewhere, config) if both else ([], [])
     again = [*doubted, *fair]
     drawn = _drawn(offer, config, rng, both)
     free = config.size - len(again) - len(drawn)
-    mode: dict[int, Way] = {**{place.image: place.way for place in drawn}, **offer.pinned}
+    mode: dict[int, Way] = {**offer.pinned, **{place.image: place.way for place in (*again, *drawn)}}
     singles = _singles(offer, among, embeddings, config, free, mode, drawn) if both else []
     chosen = _compete(offer, singles, config, free, mode, {place.image for place in drawn if place.way == Way.field})
     placed = [*chosen, *_beside(chosen, drawn), *_beside(chosen, fair)]
@@ -123,12 +124,17 @@ def _second(second: Sequence[Place], config: BatchConfig) -> tuple[list[Place], 
 
 
 def _drawn(offer: Offer, config: BatchConfig, rng: np.random.Generator, both: bool) -> list[Place]:
-    """The random slot: earlier draws that still wait, and new ones. Fields only where cells are not reviewed alone."""
+    """The random slot: earlier draws that still wait, and new ones. Fields only where cells are not reviewed alone.
+
+    Never a cell of a field in somebody's hands: it would be open in two places.
+    """
     offered = len(offer.fields) + (int((offer.scores.score > 0).sum()) if both else 0)
     wanted = round(config.random_share * min(config.size, offered))  # of a small pool not all, but its share
     if both:
-        rows = list(offer.drawn[0][:wanted])
-        left = np.setdiff1d(np.arange(len(offer.cells)), rows)
+        busy = [image for image, way in offer.pinned.items() if way == Way.field]
+        free = np.flatnonzero(~np.isin(offer.cells.image, busy))
+        rows = [row for row in offer.drawn[0] if int(offer.cells.image[row]) not in busy][:wanted]
+        left = np.setdiff1d(free, rows)
         fresh = rng.choice(left, min(wanted - len(rows), len(left)), replace=False).tolist()
         return [_single(offer, row, Slot.random) for row in [*rows, *fresh]]
     by_id = {ranked.image: ranked for ranked in offer.fields}

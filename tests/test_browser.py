@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from db import labels, projects, queue
-from db.models import Action
+from db.models import Action, Way
 from tests.browser import log_in, open_page
 from tests.label_studio_fixture import RunningLabelStudio
 from tests.story import Story, assert_same_truth, pushed_story
@@ -42,7 +42,7 @@ def test_an_expert_corrects_one_class_and_it_is_in_sql_within_two_seconds(
 ) -> None:
     project = story.project
     with story.loop.database.session(read_only=True) as session:
-        first = queue.pending(session)[0]
+        first = queue.pending(session, Way.field)[0]
         task = projects.task_of(session, project.id, image_id=first.image_id)
         assert task is not None
     log_in(page, label_studio)

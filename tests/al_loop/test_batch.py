@@ -59,11 +59,21 @@ def test_an_image_is_reviewed_in_one_way_at_a_time(seed: int, images: int) -> No
 def test_images_in_hand_stay_in_their_way() -> None:
     known = cells(3, 600, 8)
     pinned = {0: Way.field, 1: Way.cell, 2: Way.field, 3: Way.field}
-    places = batch(offer(known, pinned=pinned))
+    earlier = tuple(np.flatnonzero(known.image == 0)[:3].tolist())
+    places = batch(offer(known, pinned=pinned, drawn=(earlier, ())))
+    assert {place.slot for place in places} == {Slot.acquisition, Slot.random}
     for place in places:
-        if place.slot == Slot.acquisition:
-            assert pinned.get(place.image, place.way) == place.way
+        assert pinned.get(place.image, place.way) == place.way
     assert {0, 2, 3} & {place.image for place in places if place.way == Way.field}
+
+
+def test_a_second_reading_keeps_its_field_from_waiting_and_waits_for_a_field_in_hand() -> None:
+    known = cells(3, 600, 8)
+    second = tuple(Place(Way.cell, Slot.second_reading, image, 9.0, 4.0, (image,)) for image in (1, 2))
+    places = batch(offer(known, pinned={2: Way.field}), second=second)
+    assert [place.image for place in places if place.slot == Slot.second_reading] == [1]
+    assert 1 not in {place.image for place in places if place.way == Way.field}
+    assert 2 in {place.image for place in places if place.way == Way.field}
 
 
 def test_without_a_project_of_cells_only_fields_wait_every_image_of_a_small_pool() -> None:
