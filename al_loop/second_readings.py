@@ -19,8 +19,6 @@ from db.models import Slot, Way
 from db.queue import QueueEntry
 from db.second_readings import Question, fair_sample, questions
 
-DIFFICULT_DOUBT = 1.0
-
 
 @dataclass(frozen=True)
 class SecondReadings:
@@ -47,7 +45,7 @@ def second_readings(
     doubted = {question.cell_id for question in asked}
     asked += [question for question in fair_sample(session, pair_id, fair) if question.cell_id not in doubted]
     for question in asked:
-        doubt = DIFFICULT_DOUBT if question.kind == "difficult" else question.score
+        doubt = question.score
         value = doubt * _weight(question, weights)
         terms: Mapping[str, object] = {
             "value": value,

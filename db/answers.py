@@ -5,13 +5,14 @@ Label Studio asks for up to thousands of tasks in one request; a query per image
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session, aliased
 
+from db.chunks import chunks
 from db.models import (
     Cell,
     Image,
@@ -27,10 +28,6 @@ from db.models import (
     Task,
     VersionStatus,
 )
-
-T = TypeVar("T")
-
-CHUNK = 500  # bound parameters of one statement; SQLite's old limit is 999
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def answers(session: Session, pair_id: int, image_ids: Sequence[int]) -> dict[in
     """Stored predictions of this pair by image id, with the reasons of its latest ranking; others are absent."""
     ranking_id = session.scalar(select(func.max(Ranking.id)).where(Ranking.pair_id == pair_id))
     found: dict[int, Answer] = {}
-    for chunk in _chunks(sorted(set(image_ids))):
+    for chunk in chunks(image_ids):
         answered = _headers(session, pair_id, chunk)
         found |= {answer.image_id: answer for answer in answered.values()}
         _add_cells(session, answered, ranking_id)
@@ -152,7 +149,7 @@ def _add_cells(session: Session, answered: dict[int, Answer], ranking_id: int | 
 def images_by_sha256(session: Session, hashes: Sequence[str]) -> dict[str, Image]:
     """Images by the sha256 of their file; unknown hashes are absent."""
     found: dict[str, Image] = {}
-    for chunk in _chunks(sorted(set(hashes))):
+    for chunk in chunks(hashes):
         images = session.scalars(select(Image).where(Image.sha256.in_(chunk)))
         found |= {image.sha256: image for image in images}
     return found
@@ -161,7 +158,7 @@ def images_by_sha256(session: Session, hashes: Sequence[str]) -> dict[str, Image
 def images_of_tasks(session: Session, url: str, ls_project_id: int, ls_task_ids: Sequence[int]) -> dict[int, Image]:
     """Images by Label Studio task id, for the tasks of this project that we know."""
     found: dict[int, Image] = {}
-    for chunk in _chunks(sorted(set(ls_task_ids))):
+    for chunk in chunks(ls_task_ids):
         rows = session.execute(
             select(Task.ls_task_id, Image)
             .join(Project, Project.id == Task.project_id)
@@ -170,8 +167,3 @@ def images_of_tasks(session: Session, url: str, ls_project_id: int, ls_task_ids:
         )
         found |= {ls_task_id: image for ls_task_id, image in rows}
     return found
-
-
-def _chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(values), CHUNK):
-        yield values[start : start + CHUNK]

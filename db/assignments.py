@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from db.models import ItemStatus, ReviewItem, Way, now
+from db.queue import in_hands
 
 LEASE = timedelta(minutes=30)
 HEAD = 5  # experts at work in fields at the same time, as a rule
@@ -60,7 +61,7 @@ def hold(session: Session, item_id: int, expert: str, lease: timedelta = LEASE) 
     item = session.scalar(query.with_for_update(key_share=True))
     if item is None:
         return False
-    if item.assigned_to not in (None, expert) and item.assigned_until is not None and item.assigned_until > moment:
+    if item.assigned_to != expert and in_hands(item, moment):
         return False
     item.assigned_to, item.assigned_until = expert, moment + lease
     session.flush()
@@ -83,6 +84,6 @@ def pinned(items: Sequence[ReviewItem]) -> dict[int, Way]:
     probably been given their field by Label Studio, which does not tell (the first of the fields' order).
     """
     moment = now()
-    held = {i.image_id: i.way for i in items if i.assigned_until is not None and i.assigned_until > moment}
+    held = {i.image_id: i.way for i in items if in_hands(i, moment)}
     fields = sorted((i for i in items if i.way == Way.field), key=lambda item: (-item.score, item.image_id))
     return {item.image_id: Way.field for item in fields[:HEAD]} | held

@@ -49,12 +49,15 @@ class DifficultCell:
 
 
 def difficult_cells(
-    session: Session, state: Doubt | None = None, split: Split | None = Split.train
+    session: Session,
+    state: Doubt | None = None,
+    split: Split | None = Split.train,
+    among: Sequence[int] | None = None,
 ) -> list[DifficultCell]:
     """Cells ever called difficult, in this state when given, those that wait longest first.
 
     Only of the pool's images unless told otherwise: nobody changes the ruler by a second reading. A cell about which
-    nobody says anything any more is left out.
+    nobody says anything any more is left out. among: only these.
     """
     query = (
         select(LabelRevision.cell_id, LabelRevision.image_id, Image.name)
@@ -64,6 +67,8 @@ def difficult_cells(
     )
     if split is not None:
         query = query.where(Image.split == split)
+    if among is not None:
+        query = query.where(LabelRevision.cell_id.in_(among))
     places = {cell_id: (image_id, name) for cell_id, image_id, name in session.execute(query)}
     found = []
     for cell_id, readings in live_readings(session, places).items():

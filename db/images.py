@@ -9,6 +9,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from db.chunks import chunks
 from db.errors import AlreadyFrozen, NotFound
 from db.models import FrozenSplit, Image, Import, Review, ReviewStatus, Split, Way
 
@@ -70,10 +71,9 @@ def by_file(session: Session, file: str) -> Image | None:
 
 def by_ids(session: Session, image_ids: Iterable[int]) -> dict[int, Image]:
     """The images with these ids; unknown ids are left out."""
-    wanted = sorted(set(image_ids))
     found: dict[int, Image] = {}
-    for start in range(0, len(wanted), 1000):
-        rows = session.scalars(select(Image).where(Image.id.in_(wanted[start : start + 1000])))
+    for chunk in chunks(image_ids):
+        rows = session.scalars(select(Image).where(Image.id.in_(chunk)))
         found.update((image.id, image) for image in rows)
     return found
 

@@ -12,9 +12,8 @@ from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from db.cells import Box
+from db.chunks import chunks
 from db.models import Image, LabelRevision, PredictedCell, Prediction, Review, ReviewStatus, Split, Way
-
-CHUNK = 500  # bound parameters of one statement
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,10 @@ def predicted_places(session: Session, image_ids: Collection[int], until: int) -
     moment = session.scalar(select(LabelRevision.recorded_at).where(LabelRevision.id <= until).order_by(
         LabelRevision.id.desc()).limit(1))  # fmt: skip
     found: dict[int, list[Place]] = {}
-    wanted = sorted(set(image_ids)) if moment is not None else []
-    for start in range(0, len(wanted), CHUNK):
+    for chunk in chunks(image_ids if moment is not None else ()):
         newest = (
             select(func.max(Prediction.id))
-            .where(Prediction.image_id.in_(wanted[start : start + CHUNK]), Prediction.created_at <= moment)
+            .where(Prediction.image_id.in_(chunk), Prediction.created_at <= moment)
             .group_by(Prediction.image_id)
         )
         rows = session.execute(

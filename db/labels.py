@@ -16,11 +16,11 @@ from typing import Any
 from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import Session
 
+from db.chunks import chunks
 from db.images import images_with_live_review
 from db.models import Action, Cell, Image, LabelRevision, Review, ReviewStatus, Split
 
 RETRAINING_LABELS = frozenset({"difficult", "gametocyte", "ring", "schizont", "trophozoite"})
-CHUNK = 1000  # image ids per query: engines limit the number of parameters
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,16 @@ def _live(
     ).where(last.c.place_in_thread == 1, last.c.action != Action.withdrawn)
 
 
-def current_revisions() -> Select[Any]:
-    """A query for the ids (`id`) of the revisions that are the current answer about their cell."""
-    live = _live(None, None, None, None).subquery("places")
+def last_revisions() -> Select[int]:
+    """A query for the ids of what each thread said last about each cell, withdrawn or not."""
+    return select(func.max(LabelRevision.id)).group_by(LabelRevision.cell_id, LabelRevision.thread)
+
+
+def current_revisions(cell_ids: Sequence[int] | None = None) -> Select[Any]:
+    """A query for the ids (`id`) of the revisions that are the current answer about their cell; of these cells only
+    when given, in a time that does not grow with all labels.
+    """
+    live = _live(None, None, None, None, cell_ids).subquery("places")
     return select(live.c.id).where(live.c.place == 1)
 
 
@@ -170,10 +177,9 @@ def current_labels(
     """
     if image_ids is None:
         return list(_rows(session, _live(None, None, as_of, newest_revision_id)))
-    wanted = sorted(set(image_ids))
     found: list[LiveLabel] = []
-    for start in range(0, len(wanted), CHUNK):
-        live = _live(wanted[start : start + CHUNK], None, as_of, newest_revision_id)
+    for chunk in chunks(image_ids):
+        live = _live(chunk, None, as_of, newest_revision_id)
         found.extend(_rows(session, live))
     return found
 
@@ -226,8 +232,7 @@ def changed_counts(session: Session, revision_id: int, split: Split) -> tuple[li
     said = said.where(LabelRevision.id > revision_id, Image.split == split).distinct()
     touched = sorted(session.scalars(said))
     change: Counter[str] = Counter()
-    for start in range(0, len(touched), CHUNK):
-        cells = touched[start : start + CHUNK]
+    for cells in chunks(touched):
         for until, sign in ((None, 1), (revision_id, -1)):
             live = _live(None, None, None, until, cells).subquery("live")
             query = select(LabelRevision.label).join(live, live.c.id == LabelRevision.id).where(live.c.place == 1)

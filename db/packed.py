@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from db.chunks import chunks
 from db.models import PackedPrediction, PredictedCell
 
 EMBEDDING = np.dtype("<f2")
-CHUNK = 500  # bound parameters of one statement
 
 
 def cell_dtype(classes: int) -> np.dtype[Any]:
@@ -85,11 +85,10 @@ def unpack(rows: Iterable[tuple[int, int, bytes]]) -> PackedCells:
 def embeddings(session: Session, prediction_ids: Sequence[int]) -> dict[int, NDArray[np.float32]]:
     """(N, D) float32 of unit length by prediction id; predictions stored without any are absent."""
     found: dict[int, NDArray[np.float32]] = {}
-    wanted = sorted(set(prediction_ids))
-    for start in range(0, len(wanted), CHUNK):
+    for chunk in chunks(prediction_ids):
         rows = session.execute(
             select(PackedPrediction.prediction_id, PackedPrediction.count, PackedPrediction.embeddings).where(
-                PackedPrediction.prediction_id.in_(wanted[start : start + CHUNK]),
+                PackedPrediction.prediction_id.in_(chunk),
                 PackedPrediction.embeddings.is_not(None),
                 PackedPrediction.count > 0,
             )

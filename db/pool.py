@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.images import images_with_live_review, pool_query
+from db.labels import last_revisions
 from db.models import (
     Action,
     Image,
@@ -79,11 +80,10 @@ def image_cells(session: Session, pair_id: int, image_id: int) -> PackedCells:
 
 def reviewed_cells(session: Session) -> NDArray[np.int64]:
     """(K,) int64, sorted: cells whose last state in some cell-by-cell review is an answer, whatever it says."""
-    last = select(func.max(LabelRevision.id)).group_by(LabelRevision.cell_id, LabelRevision.thread)
     query = (
         select(LabelRevision.cell_id)
         .join(Review, Review.id == LabelRevision.review_id)
-        .where(LabelRevision.id.in_(last), LabelRevision.action != Action.withdrawn, Review.way == Way.cell)
+        .where(LabelRevision.id.in_(last_revisions()), LabelRevision.action != Action.withdrawn, Review.way == Way.cell)
         .distinct()
     )
     return np.array(sorted(session.scalars(query)), dtype=np.int64)

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
+from db.chunks import chunks
 from db.errors import IllegalTransition
 from db.models import (
     ITEM_TRANSITIONS,
@@ -101,7 +102,7 @@ def replace_queue(session: Session, ranking_id: int, entries: Iterable[QueueEntr
     named = {_place(entry) for entry in wanted}
     moment = now()
     for place, item in list(kept.items()):
-        if place not in named and not _in_hands(item, moment):
+        if place not in named and not in_hands(item, moment):
             _set_status(kept.pop(place), ItemStatus.superseded)
     session.flush()  # before the new ones: a field or a cell waits at most once
     items = []
@@ -121,7 +122,8 @@ def _place(item: ReviewItem | QueueEntry) -> tuple[Way, int]:
     return item.way, item.image_id if item.cell_id is None else item.cell_id
 
 
-def _in_hands(item: ReviewItem, moment: datetime) -> bool:
+def in_hands(item: ReviewItem, moment: datetime) -> bool:
+    """Whether somebody has it in hand at this moment."""
     return item.assigned_until is not None and item.assigned_until > moment
 
 
@@ -224,10 +226,9 @@ def reasons(session: Session, prediction_id: int) -> dict[int, tuple[float, str]
 def terms_of(session: Session, ranking_id: int, predicted_cell_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
     """The terms a ranking stored, by predicted cell; cells it did not list are absent."""
     found: dict[int, dict[str, Any]] = {}
-    wanted = sorted(set(predicted_cell_ids))
-    for start in range(0, len(wanted), 500):
+    for chunk in chunks(predicted_cell_ids):
         query = select(RankedCell.predicted_cell_id, RankedCell.terms).where(
-            RankedCell.ranking_id == ranking_id, RankedCell.predicted_cell_id.in_(wanted[start : start + 500])
+            RankedCell.ranking_id == ranking_id, RankedCell.predicted_cell_id.in_(chunk)
         )
         found |= {cell_id: terms for cell_id, terms in session.execute(query)}
     return found

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from db.chunks import chunks
 from db.labels import current_labels
 from db.models import (
     Evaluation,
@@ -17,12 +17,11 @@ from db.models import (
     ModelPair,
     ModelVersion,
     PredictedCell,
-    Prediction,
     ReviewItem,
     Slot,
     Way,
 )
-from db.readings import CHUNK, live_readings
+from db.readings import live_readings
 
 
 @dataclass(frozen=True)
@@ -55,22 +54,20 @@ def random_readings(session: Session) -> list[RandomReading]:
 
 def _shown(session: Session, predicted_cell_ids: Sequence[int]) -> dict[int, list[float]]:
     found: dict[int, list[float]] = {}
-    for start in range(0, len(predicted_cell_ids), CHUNK):
+    for chunk in chunks(predicted_cell_ids):
         query = select(PredictedCell.cell_id, PredictedCell.probabilities)
-        rows = session.execute(query.where(PredictedCell.id.in_(predicted_cell_ids[start : start + CHUNK])))
+        rows = session.execute(query.where(PredictedCell.id.in_(chunk)))
         found |= {cell: shares for cell, shares in rows}
     return found
 
 
-def _earliest(session: Session, cell_ids: Any) -> dict[int, list[float]]:
+def _earliest(session: Session, cell_ids: Iterable[int]) -> dict[int, list[float]]:
     """Probabilities of each cell by the first prediction that saw it: the one its field was shown with."""
     found: dict[int, list[float]] = {}
-    wanted = sorted(cell_ids)
-    for start in range(0, len(wanted), CHUNK):
+    for chunk in chunks(cell_ids):
         query = (
             select(PredictedCell.cell_id, PredictedCell.probabilities)
-            .join(Prediction, Prediction.id == PredictedCell.prediction_id)
-            .where(PredictedCell.cell_id.in_(wanted[start : start + CHUNK]))
+            .where(PredictedCell.cell_id.in_(chunk))
             .order_by(PredictedCell.id.desc())
         )
         found |= {cell: shares for cell, shares in session.execute(query)}

@@ -6,13 +6,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from db.chunks import chunks
+from db.labels import last_revisions
 from db.models import Action, LabelRevision, Review, Way
 from db.reviews import IMPORT_EXPERT
-
-CHUNK = 500  # bound parameters of one statement
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,8 @@ def live_readings(session: Session, cell_ids: Collection[int]) -> dict[int, list
     The last reading of a cell is its current label (`db/labels.py`). Cells about which nobody says anything are absent.
     """
     found: dict[int, list[Reading]] = {}
-    wanted = sorted(set(cell_ids))
-    for start in range(0, len(wanted), CHUNK):
-        last = (
-            select(func.max(LabelRevision.id))
-            .where(LabelRevision.cell_id.in_(wanted[start : start + CHUNK]))
-            .group_by(LabelRevision.cell_id, LabelRevision.thread)
-        )
+    for chunk in chunks(cell_ids):
+        last = last_revisions().where(LabelRevision.cell_id.in_(chunk))
         live = _readings().where(LabelRevision.id.in_(last), LabelRevision.action != Action.withdrawn)
         for row in session.execute(live.order_by(LabelRevision.cell_id, LabelRevision.decided_at, LabelRevision.id)):
             found.setdefault(row.cell_id, []).append(Reading(*row))

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from sqlalchemy import BigInteger, cast, func, literal, select
 from sqlalchemy.orm import Session
 
+from db.chunks import chunks
 from db.difficult import DIFFICULT, Doubt, difficult_cells
-from db.images import by_ids
-from db.models import Action, Image, LabelRevision, PredictedCell, Prediction, Review, ReviewStatus, Split, Way
-from db.readings import CHUNK, live_readings
+from db.labels import last_revisions
+from db.models import Action, Cell, Image, LabelRevision, PredictedCell, Prediction, Review, ReviewStatus, Split, Way
+from db.readings import live_readings
 from db.reviews import IMPORT_EXPERT
 from db.suspicions import open_suspicions
 
@@ -45,9 +46,8 @@ def questions(session: Session, pair_id: int, among: Sequence[int] | None = None
     among: only about these cells. The strongest doubt first; a cell is asked about once.
     """
     found: dict[int, tuple[int, str, str | None, float, str]] = {}
-    for cell in difficult_cells(session, Doubt.open):
-        if among is None or cell.cell_id in among:
-            found[cell.cell_id] = (cell.image_id, "difficult", DIFFICULT, 1.0, "An expert could not decide")
+    for cell in difficult_cells(session, Doubt.open, among=among):
+        found[cell.cell_id] = (cell.image_id, "difficult", DIFFICULT, 1.0, "An expert could not decide")
     for cell_id, image_id, label in disputed(session, among):
         found.setdefault(cell_id, (image_id, "disagreement", label, 1.0, "Two experts read it differently"))
     for suspicion, label in open_suspicions(session, among):
@@ -75,7 +75,6 @@ def fair_sample(session: Session, pair_id: int, count: int) -> list[Question]:
 
     The same cells until they are read, and by an order that has to do with nothing (Knuth's multiplicative hash).
     """
-    last = select(func.max(LabelRevision.id)).group_by(LabelRevision.cell_id, LabelRevision.thread)
     scattered = (cast(LabelRevision.cell_id, BigInteger) * literal(2654435761, BigInteger)) % literal(
         4294967296, BigInteger
     )
@@ -89,7 +88,9 @@ def fair_sample(session: Session, pair_id: int, count: int) -> list[Question]:
         )
         .join(Review, Review.id == LabelRevision.review_id)
         .join(Image, Image.id == LabelRevision.image_id)
-        .where(LabelRevision.id.in_(last), LabelRevision.action != Action.withdrawn, Image.split == Split.train)
+        .where(
+            LabelRevision.id.in_(last_revisions()), LabelRevision.action != Action.withdrawn, Image.split == Split.train
+        )
         .group_by(LabelRevision.cell_id)
         .having(func.count(Review.expert.distinct()) == 1)
         .subquery("once")
@@ -125,27 +126,20 @@ def disputed(session: Session, among: Collection[int] | None = None) -> list[tup
         answers = {reading.expert: reading.label for reading in readings if not reading.imported}
         if len(set(answers.values())) > 1:
             apart[cell_id] = readings[-1].label
-    where = _images(session, list(apart))
-    train = {image_id for image_id, image in by_ids(session, where.values()).items() if image.split == Split.train}
-    return [(cell_id, where[cell_id], label) for cell_id, label in sorted(apart.items()) if where[cell_id] in train]
-
-
-def _images(session: Session, cell_ids: Sequence[int]) -> dict[int, int]:
-    found: dict[int, int] = {}
-    for start in range(0, len(cell_ids), CHUNK):
-        query = select(LabelRevision.cell_id, LabelRevision.image_id)
-        rows = session.execute(query.where(LabelRevision.cell_id.in_(cell_ids[start : start + CHUNK])))
-        found |= {cell_id: image_id for cell_id, image_id in rows}
-    return found
+    where: dict[int, int] = {}
+    for chunk in chunks(apart):
+        query = select(Cell.id, Cell.image_id).join(Image, Image.id == Cell.image_id)
+        rows = session.execute(query.where(Cell.id.in_(chunk), Image.split == Split.train))
+        where |= {cell_id: image_id for cell_id, image_id in rows}
+    return [(cell_id, image_id, apart[cell_id]) for cell_id, image_id in sorted(where.items())]
 
 
 def _field_readers(session: Session, image_ids: Collection[int]) -> dict[int, set[str]]:
     """Who has reviewed these images whole, and so has said by silence that there is nothing more."""
     found: dict[int, set[str]] = {}
-    wanted = sorted(image_ids)
-    for start in range(0, len(wanted), CHUNK):
+    for chunk in chunks(image_ids):
         query = select(Review.image_id, Review.expert).where(
-            Review.image_id.in_(wanted[start : start + CHUNK]),
+            Review.image_id.in_(chunk),
             Review.way == Way.field,
             Review.status == ReviewStatus.submitted,
         )
@@ -157,11 +151,11 @@ def _field_readers(session: Session, image_ids: Collection[int]) -> dict[int, se
 def _predicted(session: Session, pair_id: int, cell_ids: Sequence[int]) -> dict[int, tuple[int, str]]:
     """(predicted cell, class) by cell, as this pair sees it."""
     found: dict[int, tuple[int, str]] = {}
-    for start in range(0, len(cell_ids), CHUNK):
+    for chunk in chunks(cell_ids):
         rows = session.execute(
             select(PredictedCell.cell_id, PredictedCell.id, PredictedCell.label)
             .join(Prediction, Prediction.id == PredictedCell.prediction_id)
-            .where(Prediction.pair_id == pair_id, PredictedCell.cell_id.in_(cell_ids[start : start + CHUNK]))
+            .where(Prediction.pair_id == pair_id, PredictedCell.cell_id.in_(chunk))
         )
         found |= {cell_id: (predicted_id, label) for cell_id, predicted_id, label in rows}
     return found

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, insert, null, select
 from sqlalchemy.orm import Session
 
 from db.images import images_with_live_review
@@ -67,23 +67,20 @@ def open_suspicions(session: Session, among: Sequence[int] | None = None, most: 
 
     A label is in doubt while it is the current one; an overlooked cell while nobody has said anything about it.
     """
-    current = current_revisions().subquery("current")
+    current = current_revisions(among).subquery("current")
     said = select(LabelRevision.cell_id).join(current, current.c.id == LabelRevision.id)
     labelled = (
         select(Suspicion, LabelRevision.label)
         .join(LabelRevision, LabelRevision.id == Suspicion.revision_id)
         .join(current, current.c.id == LabelRevision.id)
     )
-    overlooked = select(Suspicion, LabelRevision.label).outerjoin(
-        LabelRevision, LabelRevision.id == Suspicion.revision_id
-    )
-    overlooked = overlooked.where(Suspicion.revision_id.is_(None), Suspicion.cell_id.not_in(said))
+    overlooked = select(Suspicion, null()).where(Suspicion.revision_id.is_(None), Suspicion.cell_id.not_in(said))
     train = select(Image.id).where(Image.split == Split.train)
     found: list[tuple[Any, ...]] = []
     for query in (labelled, overlooked):
         query = query.where(Suspicion.image_id.in_(train))
         if among is not None:
-            query = query.where(Suspicion.cell_id.in_(list(among)))
+            query = query.where(Suspicion.cell_id.in_(among))
         query = query.order_by(Suspicion.score.desc(), Suspicion.id).limit(most)
         found += [(suspicion, label) for suspicion, label in session.execute(query)]
     return sorted(found, key=lambda pair: (-pair[0].score, pair[0].id))

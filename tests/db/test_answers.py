@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from sqlalchemy import event
 
 from db import predictions, projects, queue, versions
-from db.answers import CHUNK, answers, images_by_sha256, images_of_tasks, serving_pair
+from db.answers import answers, images_by_sha256, images_of_tasks, serving_pair
+from db.chunks import SIZE
 from db.session import Database
 from tests import builders
 
@@ -118,7 +119,7 @@ def test_images_by_hash_and_by_task(database: Database) -> None:
         for number, url in enumerate(("http://ls.test", "http://other.test")):
             project = projects.upsert_project(session, url=url, ls_project_id=7, title="t", label_config="<View/>")
             projects.add_tasks(session, project.id, [(101, (one, two)[number].id)])
-        strangers = [builders.sha256(f"unknown {number}") for number in range(CHUNK + 1)]
+        strangers = [builders.sha256(f"unknown {number}") for number in range(SIZE + 1)]
 
         assert {key: image.id for key, image in images_by_sha256(session, [one.sha256, *strangers]).items()} == {
             one.sha256: one.id
