@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, func, select
@@ -25,6 +26,8 @@ def add_image(
     group: str,
     split: Split | str,
     dataset: str,
+    patient: str | None = None,
+    taken_at: datetime | None = None,
 ) -> tuple[Image, bool]:
     """The image with this sha256 and whether it is new. An image that is known stays as it is."""
     known = by_sha256(session, sha256)
@@ -39,6 +42,8 @@ def add_image(
         group=group,
         split=Split(split),
         dataset=dataset,
+        patient=patient,
+        taken_at=taken_at,
     )
     try:
         with session.begin_nested():
@@ -75,6 +80,15 @@ def by_ids(session: Session, image_ids: Iterable[int]) -> dict[int, Image]:
     for chunk in chunks(image_ids):
         rows = session.scalars(select(Image).where(Image.id.in_(chunk)))
         found.update((image.id, image) for image in rows)
+    return found
+
+
+def ids_by_sha256(session: Session, hashes: Iterable[str]) -> dict[str, int]:
+    """Ids of images by the sha256 of their file; unknown hashes are left out."""
+    found: dict[str, int] = {}
+    for chunk in chunks(hashes):
+        rows = session.execute(select(Image.sha256, Image.id).where(Image.sha256.in_(chunk)))
+        found.update((sha256, image_id) for sha256, image_id in rows)
     return found
 
 

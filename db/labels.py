@@ -1,8 +1,9 @@
-"""Labels: the current answer about every cell, computed from append-only revisions.
+"""Labels: the current answer about every cell, and the answer of any earlier moment, from append-only revisions.
 
 Within a thread (one annotation through all its states) the last revision of a cell counts; `withdrawn` means the
 thread says nothing about it any more. Between threads the newest answer counts. Time is the expert's
-(`decided_at`); ties are broken by the order of recording.
+(`decided_at`); ties are broken by the order of recording. The answers of now are kept by triggers (`db/derived.py`);
+those of other moments are computed here by the same rule.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Row, Select, func, literal, select
 from sqlalchemy.orm import Session
 
 from db.chunks import chunks
 from db.images import images_with_live_review
-from db.models import Action, Cell, Image, LabelRevision, Review, ReviewStatus, Split
+from db.models import Action, Cell, CurrentLabel, Image, LabelCount, LabelRevision, Review, ReviewStatus, Split
 
 RETRAINING_LABELS = frozenset({"difficult", "gametocyte", "ring", "schizont", "trophozoite"})
 
@@ -88,8 +89,16 @@ def _live(
     as_of: datetime | None,
     until: int | None,
     cell_ids: Sequence[int] | None = None,
-) -> Select[Any]:
-    """Ids of the revisions that are live per (cell, thread), with their rank per cell (1 = current)."""
+) -> Select[*tuple[Any, ...]]:
+    """Ids of the revisions that are live per (cell, thread), with their rank per cell (1 = current).
+
+    Of now and of all threads: only the current ones.
+    """
+    if thread is None and as_of is None and until is None:
+        kept = select(CurrentLabel.revision_id.label("id"), literal(1).label("place"))
+        if image_ids is not None:
+            kept = kept.where(CurrentLabel.image_id.in_(image_ids))
+        return kept if cell_ids is None else kept.where(CurrentLabel.cell_id.in_(cell_ids))
     in_thread = select(
         LabelRevision.id,
         LabelRevision.cell_id,
@@ -124,7 +133,7 @@ def last_revisions() -> Select[int]:
     return select(func.max(LabelRevision.id)).group_by(LabelRevision.cell_id, LabelRevision.thread)
 
 
-def current_revisions(cell_ids: Sequence[int] | None = None) -> Select[Any]:
+def current_revisions(cell_ids: Sequence[int] | None = None) -> Select[*tuple[Any, ...]]:
     """A query for the ids (`id`) of the revisions that are the current answer about their cell; of these cells only
     when given, in a time that does not grow with all labels.
     """
@@ -132,7 +141,7 @@ def current_revisions(cell_ids: Sequence[int] | None = None) -> Select[Any]:
     return select(live.c.id).where(live.c.place == 1)
 
 
-def _rows(session: Session, live: Select[Any]) -> Iterator[LiveLabel]:
+def _rows(session: Session, live: Select[*tuple[Any, ...]]) -> Iterator[LiveLabel]:
     ids = live.subquery("live")
     columns = LabelRevision.__table__.columns  # columns, not objects: nobody may change a revision
     query = (
@@ -255,14 +264,7 @@ def labelled_images(session: Session, split: Split | str | None = None) -> Seque
 
 def class_counts(session: Session, split: Split | str | None = None) -> dict[str, int]:
     """Cells per current label, rejected cells left out."""
-    live = _live(None, None, None, None).subquery("live")
-    query = (
-        select(LabelRevision.label, func.count())
-        .join(live, live.c.id == LabelRevision.id)
-        .where(live.c.place == 1, LabelRevision.label.is_not(None))
-        .group_by(LabelRevision.label)
-        .order_by(LabelRevision.label)
-    )
+    query = select(LabelCount.label, func.sum(LabelCount.cells)).group_by(LabelCount.label).order_by(LabelCount.label)
     if split is not None:
-        query = query.join(Image, Image.id == LabelRevision.image_id).where(Image.split == Split(split))
-    return {label: count for label, count in session.execute(query) if label is not None}
+        query = query.join(Image, Image.id == LabelCount.image_id).where(Image.split == Split(split))
+    return {label: count for label, count in session.execute(query) if count}

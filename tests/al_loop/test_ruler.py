@@ -6,7 +6,8 @@ import copy
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
+from sqlalchemy.exc import IntegrityError
 
 from al_loop.import_images import import_images
 from al_loop.ruler import freeze_ruler, load_ruler
@@ -50,12 +51,15 @@ def test_later_answers_about_test_images_do_not_move_it(imported: Database) -> N
     assert len(before.images) == 3
 
 
-def test_a_changed_row_is_noticed(imported: Database) -> None:
+def test_a_changed_row_is_refused_and_noticed(imported: Database) -> None:
     with imported.session() as session:
         frozen = frozen_split(session, "test")
         assert frozen is not None
         content = copy.deepcopy(frozen.content)
         content["images"][0]["cells"][0]["label"] = "schizont"
+        with pytest.raises(IntegrityError, match="frozen_splits are facts"), session.begin_nested():
+            session.execute(update(FrozenSplit).values(content=content))
+        session.execute(text("DROP TRIGGER guard_frozen_splits_update"))  # somebody goes to great lengths
         session.execute(update(FrozenSplit).values(content=content))
         session.expire_all()
         with pytest.raises(NotEnoughData, match="its row was changed"):

@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 
 from al_loop.suspect import honest_predictions, suspect
 from backend.instances import CLASSES
-from db import labels, predictions, reviews
-from db.models import Action, Image, ModelPair, ModelVersion, Suspicion
+from db import labels, predictions, reviews, versions
+from db.models import Action, Image, ModelPair, Suspicion
 from db.second_readings import questions
 from db.session import Database
 from tests import builders
@@ -71,12 +71,11 @@ def test_wrong_and_missing_labels_are_found_once_and_asked_about(database: Datab
 
 def test_a_pair_that_trained_on_an_image_does_not_judge_its_labels(database: Database) -> None:
     with database.session() as session:
-        pair = builders.add_active_pair(session)
-        learned = labelled(session, pair, RIGHT)
+        manifest = {"images": [{"sha256": builders.sha256("learned.png")}]}
+        infected = builders.add_version(session, "infected", manifest=manifest)
+        pair = versions.pair_of(session, builders.add_version(session, "all_cells").id, infected.id)
+        labelled(session, pair, RIGHT, name="learned.png")
         other = labelled(session, pair, RIGHT)
-        version = session.get_one(ModelVersion, pair.infected_id)
-        version.manifest = {"images": [{"sha256": learned.sha256}]}
-        session.flush()
         assert honest_predictions(session).keys() == {other.id}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from db import predictions
 from db.errors import RecordError
@@ -83,7 +83,6 @@ def test_predictions_made_before_are_packed_by_the_migration(database: Database)
         predictions.add_prediction(session, image.id, pair.id, rows(), 0.1)
         predictions.add_prediction(session, add_image(session).id, pair.id, [], 0.1)
         before = session.execute(select(PackedPrediction.count, PackedPrediction.cells)).all()
-        session.execute(delete(PackedPrediction))
     database.dispose()
     url = database.url
     downgrade(url, "2026_11_23_runs")

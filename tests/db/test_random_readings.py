@@ -60,7 +60,7 @@ def test_the_curve_has_one_point_per_version_on_the_newest_split(database: Datab
         assert learning_curve(session, "test", "ap") == []
         add_evaluation(session, pair.id, "test", "1" * 64, {}, [MetricRow("ap", 0.9, 9, "", 0.8, 1.0)])
         for labels, value in ((2, 0.5), (5, 0.6)):
-            manifest = {"images": [{"cells": [{}] * labels}]}
+            manifest = {"images": [{"sha256": "0" * 64, "cells": [{}] * labels}]}
             version = add_version(session, manifest=manifest)
             versions.activate(session, version.id, kind="person", reasons=[])
             new = versions.active_pair(session)

@@ -1,0 +1,75 @@
+"""Triggers and views: code that lives in the database. A migration drops them all, and the newest one makes them anew.
+
+So a table may be rebuilt without minding what looks at it, and there is one text of each definition. A change of any
+needs a new revision, empty if need be, that carries the new fingerprint; a test compares them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, Dialect, inspect, text
+from sqlalchemy.dialects import postgresql, sqlite
+
+from db import derived, guards, views_cells, views_counts, views_models, views_people
+from db.views import View
+
+VIEWS: tuple[View, ...] = (
+    *views_cells.VIEWS,
+    *views_models.VIEWS,
+    *views_people.VIEWS,
+    *views_counts.VIEWS,
+)
+
+
+def statements(dialect: Dialect) -> Iterator[str]:
+    """Everything that creates the triggers and views on this engine."""
+    if dialect.name == "sqlite":
+        yield from derived.SQLITE
+        yield from guards.sqlite()
+    else:
+        yield from derived.POSTGRESQL
+        yield from guards.postgresql()
+    for view in VIEWS:
+        yield view.sql(dialect)
+
+
+def create(connection: Connection) -> None:
+    """Make them all. None may be there yet."""
+    for statement in statements(connection.dialect):
+        connection.exec_driver_sql(statement)
+
+
+def present(connection: Connection) -> bool:
+    """Whether they are there."""
+    return VIEWS[-1].name in inspect(connection).get_view_names()
+
+
+def drop(connection: Connection) -> None:
+    """Remove every view, trigger and function of ours, of whatever revision."""
+    for name in inspect(connection).get_view_names():
+        if name.startswith("v_"):
+            cascade = "" if connection.dialect.name == "sqlite" else " CASCADE"
+            connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}{cascade}")
+    if connection.dialect.name == "sqlite":
+        found = connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).all()
+        ours = [name for name in found if name.startswith(("guard_", "derive_"))]
+        for name in ours:
+            connection.exec_driver_sql(f"DROP TRIGGER {name}")
+        return
+    functions = text(
+        "SELECT p.proname FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace "
+        "WHERE n.nspname = current_schema() AND p.prorettype = 'trigger'::regtype"
+    )
+    for name in connection.scalars(functions).all():
+        if name.startswith(("cellloop_guard_", "cellloop_derive_")):
+            connection.exec_driver_sql(f"DROP FUNCTION {name}() CASCADE")
+
+
+def fingerprint() -> str:
+    """sha256 over all definitions on both engines."""
+    text_of_all = "\n".join(
+        statement for dialect in (sqlite.dialect(), postgresql.dialect()) for statement in statements(dialect)
+    )
+    return hashlib.sha256(text_of_all.encode()).hexdigest()

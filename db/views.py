@@ -1,0 +1,85 @@
+"""Stable views `v_*` for any SQL client. The commands and the REST interface ask them, too.
+
+What a column means is said where its view is defined (`db/views_cells.py`, `db/views_models.py`,
+`db/views_people.py`, `db/views_counts.py`). Columns may be added; none is renamed or removed without a new name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Dialect,
+    GenerativeSelect,
+    MetaData,
+    String,
+    Table,
+    case,
+    cast,
+    null,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+
+@dataclass(frozen=True)
+class View:
+    """A view: its name, what its rows are, its query, and columns that are different for every row, in its order."""
+
+    name: str
+    about: str
+    query: GenerativeSelect
+    key: tuple[str, ...]
+
+    @cached_property
+    def table(self) -> Table:
+        """To select from, with the types of the query's columns."""
+        columns = [Column(column.name, column.type) for column in self.query.selected_columns]
+        return Table(self.name, MetaData(), *columns)
+
+    def sql(self, dialect: Dialect) -> str:
+        """The statement that creates it."""
+        body = self.query.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
+        return f"CREATE VIEW {self.name} AS {body}"
+
+
+class utc_day(FunctionElement[str]):
+    """The day of a moment in UTC, as text: 2026-11-26."""
+
+    type = String()
+    inherit_cache = True
+    name = "utc_day"
+
+
+@compiles(utc_day, "sqlite")
+def _sqlite_day(element: utc_day, compiler: Any, **options: Any) -> str:
+    return f"substr({compiler.process(element.clauses, **options)}, 1, 10)"
+
+
+@compiles(utc_day, "postgresql")
+def _postgresql_day(element: utc_day, compiler: Any, **options: Any) -> str:
+    return f"to_char({compiler.process(element.clauses, **options)} AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
+
+
+def typed_null(of: Any) -> ColumnElement[Any]:
+    """NULL of this type: PostgreSQL must know it where queries are united."""
+    return cast(null(), of)
+
+
+def one_if(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    """1 where the condition holds, else 0: to be summed."""
+    return case((condition, 1), else_=0)
+
+
+def events(shape: dict[str, Any], **found: Any) -> list[ColumnElement[Any]]:
+    """The columns of one kind of event, in the order of `shape`; NULL for what this kind does not have."""
+    unknown = set(found) - set(shape)
+    assert not unknown, unknown
+    return [
+        (found[name] if name in found else typed_null(of)).label(name)  # typed: branches of a union must agree
+        for name, of in shape.items()
+    ]
