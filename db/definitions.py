@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, Dialect, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 
-from db import derived, guards, views_cells, views_counts, views_models, views_people
+from db import derived, guards, views_cells, views_counts, views_life, views_models, views_people
 from db.views import View
 
 VIEWS: tuple[View, ...] = (
     *views_cells.VIEWS,
+    *views_life.VIEWS,
     *views_models.VIEWS,
     *views_people.VIEWS,
     *views_counts.VIEWS,

@@ -21,3 +21,7 @@ class AlreadyFrozen(RecordError):
 
 class UnusableDatabase(RecordError):
     """A database address that the record cannot live in."""
+
+
+class UnusableQuestion(RecordError):
+    """A question to the history that cannot be answered: a filter's value, or a cursor of another question."""

@@ -1,6 +1,6 @@
 """Stable views `v_*` for any SQL client. The commands and the REST interface ask them, too.
 
-What a column means is said where its view is defined (`db/views_cells.py`, `db/views_models.py`,
+What a column means is said where its view is defined (`db/views_cells.py`, `db/views_life.py`, `db/views_models.py`,
 `db/views_people.py`, `db/views_counts.py`). Columns may be added; none is renamed or removed without a new name.
 """
 

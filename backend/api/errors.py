@@ -31,6 +31,7 @@ class MalformedRequest(errors.CellloopError):
 # The nearest class in an error's ancestry decides; what is not listed is our own fault: 500.
 STATUS: dict[type[Exception], int] = {
     MalformedRequest: 400,
+    record_errors.UnusableQuestion: 400,
     Unauthorized: 401,
     errors.ImageOutsideRoots: 403,
     record_errors.NotFound: 404,
