@@ -78,6 +78,7 @@ class Question:
     view: View
     order: tuple[str, ...]
     filters: tuple[Filter, ...]
+    example: str  # what follows `cellloop history`
     as_of: View | None = None  # asked instead when a moment is given
 
     def types(self) -> dict[str, Any]:

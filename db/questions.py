@@ -96,6 +96,7 @@ QUESTIONS: tuple[Question, ...] = (
             Filter("cell", "id, or Label Studio's region id", column="cell_id", find=find_cell, required=True),
             Filter("event", "one kind of event", Event),
         ),
+        "cell 4711",
     ),
     Question(
         "image",
@@ -103,6 +104,7 @@ QUESTIONS: tuple[Question, ...] = (
         IMAGE_EVENTS,
         ("at", "event", "ref"),
         (Filter("image", IMAGE.about, column="image_id", find=find_image, required=True),),
+        "image smear-12.png",
     ),
     Question(
         "labels",
@@ -122,6 +124,7 @@ QUESTIONS: tuple[Question, ...] = (
             until("decided_at", "decided before this moment"),
             Filter("as_of", "as it was at this moment, by the experts' clocks", datetime, condition=_valid),
         ),
+        "labels --slide S12 --as-of 2026-11-20T12:00:00+00:00 --csv",
         as_of=LABELS_AS_OF,
     ),
     Question(
@@ -131,7 +134,7 @@ QUESTIONS: tuple[Question, ...] = (
         ("metric_id",),
         (
             Filter("name", "of the metric, as ap50"),
-            Filter("class", "class it is of; empty for pooled numbers", column="class_name"),
+            Filter("class_name", "class it is of; empty for pooled numbers"),
             VERSION,
             PAIR,
             Filter("split", "part of the data it was measured on"),
@@ -139,6 +142,7 @@ QUESTIONS: tuple[Question, ...] = (
             since("evaluated_at", "evaluated at this moment or later"),
             until("evaluated_at", "evaluated before this moment"),
         ),
+        "metrics --name ap50 --class-name ring",
     ),
     Question(
         "versions",
@@ -146,6 +150,7 @@ QUESTIONS: tuple[Question, ...] = (
         VERSIONS,
         ("version_id",),
         (Filter("role", "all_cells or infected"), Filter("status", "candidate, active, retired or rejected")),
+        "versions --role infected",
     ),
     Question(
         "decisions",
@@ -153,6 +158,7 @@ QUESTIONS: tuple[Question, ...] = (
         DECISIONS,
         ("decision_id",),
         (Filter("version", "model version", int, column="version_id"), Filter("role", "all_cells or infected")),
+        "decisions --version 7",
     ),
     Question(
         "serving",
@@ -171,6 +177,7 @@ QUESTIONS: tuple[Question, ...] = (
                 ),
             ),
         ),
+        "serving --at 2026-11-20",
     ),
     Question(
         "experts",
@@ -178,6 +185,7 @@ QUESTIONS: tuple[Question, ...] = (
         EXPERTS,
         ("-day", "expert", "way"),
         (EXPERT, WAY, DAY_SINCE, DAY_UNTIL),
+        "experts --since 2026-11-01 --until 2026-12-01",
     ),
     Question(
         "corrections",
@@ -185,6 +193,7 @@ QUESTIONS: tuple[Question, ...] = (
         CORRECTIONS,
         ("pair_id", "way"),
         (PAIR, VERSION, WAY),
+        "corrections --version 7",
     ),
     Question(
         "training-set",
@@ -192,6 +201,7 @@ QUESTIONS: tuple[Question, ...] = (
         TRAINING_IMAGES,
         ("version_id", "image_id"),
         (Filter("version", "model version", int, column="version_id", required=True), PATIENT, SLIDE),
+        "training-set 7 --json",
     ),
     Question(
         "queue",
@@ -207,5 +217,6 @@ QUESTIONS: tuple[Question, ...] = (
             Filter("predicted", "label in question"),
             until("waiting_since", "waiting since before this moment"),
         ),
+        "queue --way cell --slot second_reading",
     ),
 )

@@ -26,6 +26,7 @@ VERBS: tuple[str, ...] = (
     "sync",
     "retrain",
     "evaluate",
+    "history",
     "agreement",
     "difficult",
     "suspicious",
