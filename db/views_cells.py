@@ -18,6 +18,7 @@ from db.models import (
     PredictedCell,
     Prediction,
     Review,
+    UtcDateTime,
 )
 from db.reviews import IMPORT_EXPERT
 from db.views import View
@@ -162,7 +163,7 @@ def revision_as_of(outer: Sequence[Any], cell_id: Any, *, moment: Any = None, un
 
 def _spans() -> Select[*tuple[Any, ...]]:
     changes = select(LabelRevision.image_id, LabelRevision.cell_id, LabelRevision.decided_at).distinct().subquery()
-    ends = func.lead(changes.c.decided_at).over(
+    ends = func.lead(changes.c.decided_at, type_=UtcDateTime()).over(
         partition_by=(changes.c.image_id, changes.c.cell_id), order_by=changes.c.decided_at
     )
     spans = select(

@@ -14,6 +14,7 @@ from db.models import (
     PromotionDecision,
     TrainingImage,
     TrainingRun,
+    UtcDateTime,
 )
 from db.views import View
 
@@ -80,7 +81,7 @@ SERVING = View(
         ModelVersion.role,
         PromotionDecision.version_id,
         PromotionDecision.decided_at.label("served_from"),
-        func.lead(PromotionDecision.decided_at)
+        func.lead(PromotionDecision.decided_at, type_=UtcDateTime())
         .over(partition_by=ModelVersion.role, order_by=PromotionDecision.id)
         .label("served_to"),
         PromotionDecision.kind,

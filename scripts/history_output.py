@@ -16,7 +16,7 @@ from scripts import console
 if TYPE_CHECKING:
     from db.history import Answer, Question
 
-HIDDEN = ("probabilities", "terms", "reasons", "config")  # from a table for people where they are empty or long
+HIDDEN = ("probabilities", "terms", "ref", "weights_sha256", "manifest_sha256", "split_sha256")  # not for people
 WIDEST = 60
 
 
@@ -117,19 +117,22 @@ def _arrow(kind: Any) -> Any:
 
 
 def _show(question: Question, pages: list[Answer]) -> None:
-    """A table without the columns that are empty or too long for one; what is left out is said."""
+    """A table of the columns that differ; what all rows share is said above it, and what is left out below."""
     names = list(question.types())
     rows = [row for page in pages for row in page.rows]
     if not rows:
         print("no rows")
         return
-    shown = [k for k, name in enumerate(names) if name not in HIDDEN and any(row[k] is not None for row in rows)]
-    left_out = [name for k, name in enumerate(names) if k not in shown and any(row[k] is not None for row in rows)]
-    more = ", there are more: --limit" if pages[-1].next else ""
+    filled = [k for k in range(len(names)) if any(row[k] is not None for row in rows)]
+    left_out = [names[k] for k in filled if names[k] in HIDDEN]
+    same = [k for k in filled if len(rows) > 1 and names[k] not in HIDDEN and len({str(row[k]) for row in rows}) == 1]
+    shown = [k for k in filled if k not in same and names[k] not in HIDDEN]
+    title = [f"{len(rows)} rows"] + [f"{names[k]} {_short(rows[0][k])}" for k in same]
+    more = ["there are more: --limit"] if pages[-1].next else []
     console.table(
         [names[k] for k in shown],
         [[_short(row[k]) for k in shown] for row in rows],
-        title=f"{len(rows)} rows{more}",
+        title=", ".join(title + more),
     )
     if left_out:
         print(f"Not shown: {', '.join(left_out)}; they are in --json, --csv and --parquet.")

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from backend.api import crops, errors, health, predict, review_queue, status, webhook
+from backend.api import crops, errors, health, history, predict, review_queue, status, webhook
 from backend.api.deps import Server
 from backend.api.limits import BodyLimit
 from backend.api.task_images import TaskImages
@@ -45,7 +45,7 @@ def create_app(settings: Settings | None = None, *, loader: PairLoader | None = 
         yield
         database.dispose()
 
-    # No /docs: the protocol is Label Studio's, and an open schema page is one more thing to guard.
+    # No /docs: an open schema page is one more thing to guard. /api/v1/openapi.json wants the token.
     app = FastAPI(title="cellloop", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.server = Server(
         settings=settings,
@@ -65,6 +65,6 @@ def create_app(settings: Settings | None = None, *, loader: PairLoader | None = 
     )
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     errors.install(app)
-    for module in (health, predict, webhook, status, review_queue, crops):
+    for module in (health, predict, webhook, status, review_queue, history, crops):
         app.include_router(module.router)
     return app

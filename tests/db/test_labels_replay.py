@@ -1,16 +1,20 @@
-"""current_labels against the simplest thing that can be right: a replay in plain Python."""
+"""Current labels, counts and labels as of any moment against the simplest thing that can be right: a replay in plain
+Python. Histories have edits, deletions, withdrawals and answers that arrive late."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.labels import current_labels, thread_labels
-from db.models import Cell
+from db.labels import class_counts, current_labels, thread_labels
+from db.models import Cell, CurrentLabel
 from db.session import Database
+from db.views_cells import LABELS_AS_OF
 from tests.builders import add_cell, add_image, at, say
 
 LABELS = ("ring", "schizont", "red blood cell", "difficult")
@@ -58,6 +62,16 @@ def check(session: Session, history: Sequence[Event], until: int | None) -> None
     assert {numbers[live.cell_id]: live.label for live in chosen} == {
         number: label for number, label in replay(history, until).items() if number == 1
     }
+    counts = Counter(label for label in replay(history, None).values() if label is not None)
+    assert class_counts(session) == counts
+    kept = session.execute(select(CurrentLabel.cell_id, CurrentLabel.label)).all()
+    assert {numbers[cell_id]: label for cell_id, label in kept} == replay(history, None)
+    for minute in range(-1, 6):
+        spans = LABELS_AS_OF.table.c
+        valid = (spans.valid_from <= at(minute)) & ((spans.valid_to > at(minute)) | spans.valid_to.is_(None))
+        then = session.execute(select(spans.cell_id, spans.label).where(valid)).all()
+        assert {numbers[cell_id]: label for cell_id, label in then} == replay(history, minute)
+        assert len(then) == len(replay(history, minute))
     for thread in range(3):
         own = [event for event in history if event[1] == thread]
         said = {numbers[live.cell_id]: live.label for live in thread_labels(session, f"ls:1:{thread}")}

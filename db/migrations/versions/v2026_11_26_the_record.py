@@ -16,9 +16,8 @@ down_revision: str | None = "2026_11_26_ways"
 branch_labels = None
 depends_on = None
 
-definitions = (
-    "83be53adbaa6b1157028d1f6c2405c38a9a6f68ca3b2a584c07d0c8e808a5403"  # of triggers and views (`db/definitions.py`)
-)
+# Of triggers and views (`db/definitions.py`).
+definitions = "48339e8ab19e6bc41cf2e7b932b7e8519257ebe82ac1174da80dac95c2e4902d"
 
 JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
