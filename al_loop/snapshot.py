@@ -7,6 +7,7 @@ that the newest prediction shows there is nobody's example, neither cell nor bac
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from sqlalchemy.orm import Session
 from al_loop.dataset import Box, DatasetManifest, LabelledImage, Partial, clipped, content_hash, labelled
 from backend.errors import NotEnoughData
 from backend.instances import DIFFICULT, role_classes
+from db import versions
 from db.labelled import Place, complete_images, partial_images, predicted_places
 from db.labels import LiveLabel, current_labels, newest_revision_id
 from db.models import Image, Split
@@ -44,6 +46,21 @@ def snapshot(session: Session, role: str, newest_revision: int | None = None) ->
             f"with {manifest.class_counts() or 'none'}; import labels or review some images first"
         )
     return manifest
+
+
+def reproduced(session: Session, version_id: int) -> bool:
+    """Whether the record still gives exactly what this version was trained on, images, labels and outlines.
+
+    Raises NotFound; NotEnoughData for a version that was not trained from this record.
+    """
+    version = versions.get(session, version_id)
+    if version.newest_revision_id is None:
+        raise NotEnoughData(
+            f"version {version_id}: expected one that was trained on labels of this record, got one that came from "
+            "elsewhere; its manifest tells what is known"
+        )
+    again = json.loads(json.dumps(snapshot(session, version.role, version.newest_revision_id).to_json()))
+    return bool(all(version.manifest.get(name) == value for name, value in again.items()))
 
 
 def in_part(

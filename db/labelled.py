@@ -24,19 +24,23 @@ class Place:
     box: Box
 
 
+def _last_states(way: Way, until: int) -> Select[int]:
+    """Ids of the last state of every annotation as it was when revision `until` was the newest.
+
+    Later states are those that came with the next revision or after it.
+    """
+    later = select(func.min(LabelRevision.review_id)).where(LabelRevision.id > until).scalar_subquery()
+    known = or_(later.is_(None), Review.id < later)
+    return select(func.max(Review.id)).where(Review.way == way, known).group_by(Review.thread)
+
+
 def _complete(until: int) -> Select[int]:
-    """Ids of images with a live submitted annotation of the whole field that had said something by then.
+    """Ids of images with a live submitted annotation of the whole field by then.
 
     One that never said anything about any cell counts: its field is empty.
     """
-    last = select(func.max(Review.id)).where(Review.way == Way.field).group_by(Review.thread)
-    first = select(LabelRevision.thread, func.min(LabelRevision.id).label("id")).group_by(LabelRevision.thread)
-    said = first.subquery("said")
-    return (
-        select(Review.image_id)
-        .outerjoin(said, said.c.thread == Review.thread)
-        .where(Review.id.in_(last), Review.status == ReviewStatus.submitted)
-        .where(or_(said.c.id.is_(None), said.c.id <= until))
+    return select(Review.image_id).where(
+        Review.id.in_(_last_states(Way.field, until)), Review.status == ReviewStatus.submitted
     )
 
 
@@ -47,12 +51,13 @@ def complete_images(session: Session, split: Split, until: int) -> Sequence[Imag
 
 
 def partial_images(session: Session, split: Split, until: int) -> Sequence[Image]:
-    """Images with live reviews of single cells that nobody had labelled completely by revision `until`, oldest first.
+    """Images with live reviews of single cells by revision `until`, whose field nobody had labelled, oldest first.
 
     What was said of their cells by then is for `db.labels.current_labels`; it may be nothing.
     """
-    last = select(func.max(Review.id)).where(Review.way == Way.cell).group_by(Review.thread)
-    reviewed = select(Review.image_id).where(Review.id.in_(last), Review.status == ReviewStatus.submitted)
+    reviewed = select(Review.image_id).where(
+        Review.id.in_(_last_states(Way.cell, until)), Review.status == ReviewStatus.submitted
+    )
     query = select(Image).where(Image.split == split, Image.id.in_(reviewed), Image.id.not_in(_complete(until)))
     return session.scalars(query.order_by(Image.id)).all()
 

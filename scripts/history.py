@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from scripts import console
 from scripts.history_output import Output, write
 
 if TYPE_CHECKING:
@@ -28,13 +31,13 @@ class Questions(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         from backend.history.questions import QUESTIONS
 
-        return [question.name for question in QUESTIONS]
+        return [question.name for question in QUESTIONS] + super().list_commands(ctx)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         from backend.history.questions import QUESTIONS
 
         asked = [question for question in QUESTIONS if question.name == cmd_name]
-        return _command(asked[0]) if asked else None
+        return _command(asked[0]) if asked else super().get_command(ctx, cmd_name)
 
 
 app = typer.Typer(cls=Questions, no_args_is_help=True)
@@ -46,6 +49,31 @@ def history() -> None:
 
     Example: cellloop history labels --slide S12 --as-of 2026-11-20T12:00:00+00:00 --csv
     """
+
+
+@app.command("manifest")
+def manifest(
+    version: Annotated[int, typer.Argument(help="Model version.", show_default=False)],
+    verify: Annotated[bool, typer.Option("--verify", help="Compare it with what the record gives today.")] = False,
+) -> None:
+    """Print exactly what a version was trained on, as canonical JSON: the same bytes every time.
+
+    Example: cellloop history manifest 7 --verify > manifest.json
+    """
+    from al_loop.snapshot import reproduced
+    from db import versions
+    from scripts.composition import open_loop
+
+    with open_loop().database.session(read_only=True) as session:
+        found = versions.get(session, version)
+        if verify and not reproduced(session, version):
+            console.fail(
+                f"version {version}: expected the record to give its training set again, got another; was a patient "
+                "forgotten since (cellloop forget-patient --list), or the database changed by hand?"
+            )
+    print(json.dumps(found.manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+    if verify:
+        print(f"the record gives the same images and labels, sha256 {found.manifest_sha256}", file=sys.stderr)
 
 
 def _command(question: Question) -> Any:

@@ -16,7 +16,7 @@ from al_loop.crops import cache_image
 from al_loop.dataset import DatasetManifest, LabelledCell, LabelledImage, Partial, content_hash, samples
 from al_loop.render import render_smear
 from al_loop.ruler import freeze_ruler
-from al_loop.snapshot import snapshot
+from al_loop.snapshot import reproduced, snapshot
 from al_loop.train_config import data_hash
 from backend.detect import DetectorConfig
 from backend.errors import NotEnoughData
@@ -26,7 +26,7 @@ from db.labels import newest_revision_id
 from db.models import Cell, Image, Way
 from db.predictions import predicted_cells
 from db.session import Database
-from tests.builders import add_active_pair, add_image, add_prediction, say
+from tests.builders import add_active_pair, add_image, add_prediction, add_version, say
 
 SIZE = (200, 260)
 BOXES = [
@@ -171,3 +171,22 @@ def test_only_completely_labelled_images_judge(database: Database, store: FileSt
         assert freeze_ruler(session) is not None
         with pytest.raises(NotEnoughData):
             snapshot(session, "all_cells")
+
+
+def test_a_version_finds_its_training_set_again_whatever_came_since(database: Database, store: FileStore) -> None:
+    with database.session() as session:
+        field, part, late = (add_field(session, store, name) for name in ("field", "part", "late"))
+        cells = {image.id: predict(session, image) for image in (field, part, late)}
+        review(session, cells[field.id], way=Way.field)
+        review(session, cells[part.id])
+        made = snapshot(session, "infected")
+        version = add_version(session, "infected", manifest=json.loads(json.dumps(made.to_json())))
+        review(session, cells[late.id], way=Way.field)  # more labels, another answer, a withdrawal
+        say(session, cells[part.id][RING], "schizont", f"ls:2:{cells[part.id][RING].id}", 9, way=Way.cell)
+        say(session, cells[field.id][RING], None, f"ls:2:{cells[field.id][RING].id}", 9, "withdrawn")
+        assert snapshot(session, "infected").sha256 != made.sha256
+        assert reproduced(session, version.id)
+        forged = made.to_json() | {"images": made.to_json()["images"][1:]}
+        assert not reproduced(session, add_version(session, "infected", manifest=forged).id)
+        with pytest.raises(NotEnoughData, match="expected one that was trained on labels of this record"):
+            reproduced(session, add_version(session, "infected").id)
