@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from al_loop.agreement import ANSWERS, Agreement
+from backend.history.agreement import ANSWERS, Agreement
 
 SIDE = 5.2  # inches of one period
 MOST = 12  # periods: more would be small

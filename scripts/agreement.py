@@ -21,9 +21,9 @@ def agreement(
 
     Example: cellloop agreement --period month --plot confusion.png
     """
-    from al_loop.agreement import Readings
-    from al_loop.agreement import agreement as agree
     from al_loop.agreement_plot import confusion_plot
+    from backend.history.agreement import Readings
+    from backend.history.agreement import agreement as agree
     from db.double_readings import double_readings
     from scripts.agreement_table import show
     from scripts.composition import open_loop

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from al_loop.agreement import ANSWERS, Agreement, Estimate
+from backend.history.agreement import ANSWERS, Agreement, Estimate
 
 WIDTH = 120
 SHORT = {"red blood cell": "red"}

@@ -36,7 +36,7 @@ class Format(StrEnum):
 
 
 class Period(StrEnum):
-    """Spans of time to compare; a test compares them with `al_loop.agreement.PERIODS`."""
+    """Spans of time to compare; a test compares them with `backend.history.periods.PERIODS`."""
 
     day = "day"
     week = "week"

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from al_loop.agreement import PERIODS
 from al_loop.formats.detect import FORMATS
 from al_loop.judge import VIEWS
 from backend.errors import ImageRefused
+from backend.history.periods import PERIODS
 from backend.instances import ROLES
 from db.errors import NotFound
 from scripts import cli, console

@@ -1,4 +1,4 @@
-"""Agreement of experts: numbers from textbooks and scikit-learn, intervals that cover, periods, and the picture."""
+"""Agreement of experts: numbers from textbooks and scikit-learn, intervals that cover, and periods."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from al_loop.agreement import ANSWERS, Readings, agreement
-from al_loop.agreement_plot import confusion_plot
-from al_loop.kappa import cohen_kappa, fleiss_kappa, krippendorff_alpha, pair_tables, pooled_kappa
+from backend.history.agreement import ANSWERS, Readings, agreement
+from backend.history.kappa import cohen_kappa, fleiss_kappa, krippendorff_alpha, pair_tables, pooled_kappa
 
 START = datetime(2026, 1, 30, 12, 0, tzinfo=UTC)
 
@@ -182,17 +181,3 @@ def test_the_same_again_in_any_order():
     columns = (once.cells, once.experts, once.labels, once.moments)
     shuffled = Readings(*([column[k] for k in order] for column in columns))
     assert agreement(shuffled) == agreement(once)
-
-
-def test_the_picture_holds_every_count(tmp_path):
-    found = agreement(
-        readings((1, "ada", "ring", 0), (1, "bob", None, 1), (2, "ada", "ring", 0), (2, "bob", "ring", 9)), "month"
-    )
-    figure = confusion_plot(found)
-    figure.savefig(tmp_path / "confusion.png")
-    assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
-    panels = figure.axes
-    assert [panel.get_title().split(":")[0] for panel in panels] == ["2026-01", "2026-02"]
-    assert [label.get_text() for label in panels[0].get_xticklabels()] == ["ring", "no cell"]
-    assert [[text.get_text() for text in panel.texts] for panel in panels] == [["1"], ["1"]]
-    confusion_plot([]).savefig(tmp_path / "none.png")

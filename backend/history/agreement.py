@@ -1,25 +1,25 @@
 """How far experts agree on cells that several of them read: kappa by pair and together, and what they confuse.
 
 An answer is a class, "difficult" or "no cell". Intervals are percentiles over resampled cells. What the numbers are:
-`al_loop/kappa.py`.
+`backend/history/kappa.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from al_loop.kappa import Floats, cohen_kappa, fleiss_kappa, krippendorff_alpha, pair_tables, pooled_kappa
+from backend.history.kappa import Floats, cohen_kappa, fleiss_kappa, krippendorff_alpha, pair_tables, pooled_kappa
+from backend.history.periods import PERIODS, period_of
 from backend.instances import CLASSES, DIFFICULT
 
 NO_CELL = "no cell"
 ANSWERS: tuple[str, ...] = (*CLASSES, DIFFICULT, NO_CELL)
-PERIODS: Mapping[str, str] = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "all": "all"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def agreement(readings: Readings, period: str = "all", resamples: int = 1000, se
     by_period: dict[str, list[list[tuple[str, int]]]] = {}
     for answers in _by_cell(readings).values():
         if len(answers) > 1:
-            name = answers[1][0].astimezone(UTC).strftime(PERIODS[period])
+            name = period_of(answers[1][0], period)
             by_period.setdefault(name, []).append([(expert, answer) for _, expert, answer in answers])
     return [_agree(name, cells, resamples, seed) for name, cells in sorted(by_period.items())]
 
