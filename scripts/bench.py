@@ -132,3 +132,17 @@ def queue(
 
     with console.progress("asking") as advance:
         console.emit(benchmark_queue(database, experts, rounds, advance), as_json)
+
+
+@app.command("parasitaemia")
+def parasitaemia(
+    repeats: Annotated[int, typer.Option(help="Made-up slides of each kind.", min=10)] = 2000,
+    as_json: AsJson = False,
+) -> None:
+    """How often 95 % intervals of parasitaemia hold the truth where cells of a field are alike: ours beside others.
+
+    Example: cellloop bench parasitaemia --json
+    """
+    from al_loop.benchmark_intervals import benchmark_intervals
+
+    console.emit(benchmark_intervals(repeats), as_json)
