@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from db.views import View
 MOST = 10_000  # rows of a page
 
 Condition = Callable[[Any, Any], ColumnElement[bool]]  # of the view's columns and the given value
+Page = tuple[Sequence[Sequence[Any]], list[Any] | None]
 
 
 @dataclass(frozen=True)
@@ -70,20 +72,26 @@ def plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Question:
-    """A question and the view that answers it. order: columns, a minus before one that falls; together unique."""
+class Question(ABC):
+    """What can be asked: its name, what it answers, what narrows it. example: what follows `cellloop history`."""
 
     name: str
     about: str
-    view: View
-    order: tuple[str, ...]
     filters: tuple[Filter, ...]
-    example: str  # what follows `cellloop history`
-    as_of: View | None = None  # asked instead when a moment is given
+    example: str
 
-    def types(self) -> dict[str, Any]:
+    @property
+    @abstractmethod
+    def view_name(self) -> str:
+        """The view to ask with SQL."""
+
+    @abstractmethod
+    def types(self) -> Mapping[str, Any]:
         """SQL types by column, the same on every page."""
-        return {column.name: column.type for column in self.view.table.columns}
+
+    @abstractmethod
+    def _page(self, session: Session, chosen: Mapping[str, Any], limit: int, after: list[Any] | None) -> Page:
+        """Rows behind these values (None: from the start), and what a page after them begins behind."""
 
     def ask(
         self, session: Session, given: Mapping[str, Any], *, limit: int = MOST, cursor: str | None = None
@@ -94,18 +102,9 @@ class Question:
         """
         chosen = {name: value for name, value in given.items() if value is not None}
         self._check(chosen, limit)
-        columns = (self.as_of if self.as_of is not None and "as_of" in chosen else self.view).table.c
-        query = select(*[columns[name] for name in self.types()])
-        for each in self.filters:
-            if each.name in chosen:
-                value = chosen[each.name]
-                query = query.where(each.holds(columns, each.find(session, value) if each.find else value))
-        if cursor is not None:
-            query = query.where(self._after(columns, _read_cursor(cursor, self.name, chosen, len(self.order))))
-        query = query.order_by(*[columns[n[1:]].desc() if n[0] == "-" else columns[n] for n in self.order])
-        rows = session.execute(query.limit(limit + 1)).all()
-        more = len(rows) > limit
-        return Answer(tuple(self.types()), rows[:limit], self._cursor(chosen, rows[limit - 1]) if more else None)
+        after = None if cursor is None else _read_cursor(cursor, self.name, chosen)
+        rows, last = self._page(session, chosen, limit, after)
+        return Answer(tuple(self.types()), rows, None if last is None else _cursor(self.name, chosen, last))
 
     def pages(self, session: Session, given: Mapping[str, Any], limit: int | None = None) -> Iterator[Answer]:
         """All pages, or those of the first `limit` rows; one at least. One transaction sees one state."""
@@ -129,13 +128,41 @@ class Question:
         if not 1 <= limit <= MOST:
             raise UnusableQuestion(f"{self.name}: expected a limit from 1 to {MOST}, got {limit}")
 
-    def _cursor(self, chosen: Mapping[str, Any], row: Any) -> str:
-        values = [plain(getattr(row, name.lstrip("-"))) for name in self.order]
-        content = json.dumps([self.name, _named(chosen), values], separators=(",", ":"))
-        return base64.urlsafe_b64encode(content.encode()).decode().rstrip("=")
 
-    def _after(self, columns: Any, values: Sequence[Any]) -> ColumnElement[bool]:
+@dataclass(frozen=True)
+class ViewQuestion(Question):
+    """A question that a view answers. order: columns, a minus before one that falls; together unique."""
+
+    view: View
+    order: tuple[str, ...]
+    as_of: View | None = None  # asked instead when a moment is given
+
+    @property
+    def view_name(self) -> str:
+        return self.view.name
+
+    def types(self) -> Mapping[str, Any]:
+        return {column.name: column.type for column in self.view.table.columns}
+
+    def _page(self, session: Session, chosen: Mapping[str, Any], limit: int, after: list[Any] | None) -> Page:
+        columns = (self.as_of if self.as_of is not None and "as_of" in chosen else self.view).table.c
+        query = select(*[columns[name] for name in self.types()])
+        for each in self.filters:
+            if each.name in chosen:
+                value = chosen[each.name]
+                query = query.where(each.holds(columns, each.find(session, value) if each.find else value))
+        if after is not None:
+            query = query.where(self._behind(columns, after))
+        query = query.order_by(*[columns[n[1:]].desc() if n[0] == "-" else columns[n] for n in self.order])
+        rows = session.execute(query.limit(limit + 1)).all()
+        if len(rows) <= limit:
+            return rows, None
+        return rows[:limit], [plain(getattr(rows[limit - 1], name.lstrip("-"))) for name in self.order]
+
+    def _behind(self, columns: Any, values: list[Any]) -> ColumnElement[bool]:
         """Rows behind these values in the question's order."""
+        if len(values) != len(self.order):
+            raise UnusableQuestion(_NO_CURSOR)
         behind: list[ColumnElement[bool]] = []
         same: list[ColumnElement[bool]] = []
         for name, value in zip(self.order, values, strict=True):
@@ -147,20 +174,28 @@ class Question:
         return or_(*behind)
 
 
+_NO_CURSOR = "cursor: expected the `next` of an earlier answer, got something else"
+
+
 def _named(chosen: Mapping[str, Any]) -> dict[str, Any]:
     return {name: str(plain(chosen[name])) for name in sorted(chosen)}
 
 
-def _read_cursor(cursor: str, question: str, chosen: Mapping[str, Any], length: int) -> list[Any]:
+def _cursor(question: str, chosen: Mapping[str, Any], last: list[Any]) -> str:
+    content = json.dumps([question, _named(chosen), last], separators=(",", ":"))
+    return base64.urlsafe_b64encode(content.encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str, question: str, chosen: Mapping[str, Any]) -> list[Any]:
     try:
         content = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         name, filters, values = content
-        assert isinstance(values, list)
-        assert len(values) == length
-    except (ValueError, TypeError, AssertionError):
-        raise UnusableQuestion("cursor: expected the `next` of an earlier answer, got something else") from None
+    except (ValueError, TypeError):
+        raise UnusableQuestion(_NO_CURSOR) from None
     if (name, filters) != (question, _named(chosen)):
         raise UnusableQuestion("cursor: expected the same question and filters as in the answer it came with")
+    if not isinstance(values, list):
+        raise UnusableQuestion(_NO_CURSOR)
     return values
 
 

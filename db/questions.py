@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
 from db.errors import NotFound, UnusableQuestion
-from db.history import Filter, Question
+from db.history import Filter, Question, ViewQuestion
 from db.models import Cell, Image, Slot, Split, Way
 from db.views_cells import LABELS, LABELS_AS_OF
 from db.views_counts import IMAGE_EVENTS
@@ -87,31 +87,31 @@ def _day(value: datetime) -> str:
 
 
 QUESTIONS: tuple[Question, ...] = (
-    Question(
+    ViewQuestion(
         "cell",
         "The life of a cell: predicted, queued and why, every answer and second reading, trainings, later models.",
-        CELL_EVENTS,
-        ("at", "event", "ref"),
-        (
+        view=CELL_EVENTS,
+        order=("at", "event", "ref"),
+        filters=(
             Filter("cell", "id, or Label Studio's region id", column="cell_id", find=find_cell, required=True),
             Filter("event", "one kind of event", Event),
         ),
-        "cell 4711",
+        example="cell 4711",
     ),
-    Question(
+    ViewQuestion(
         "image",
         "The life of an image: imported, predicted, queued, reviewed by whom and how long, trained on.",
-        IMAGE_EVENTS,
-        ("at", "event", "ref"),
-        (Filter("image", IMAGE.about, column="image_id", find=find_image, required=True),),
-        "image smear-12.png",
+        view=IMAGE_EVENTS,
+        order=("at", "event", "ref"),
+        filters=(Filter("image", IMAGE.about, column="image_id", find=find_image, required=True),),
+        example="image smear-12.png",
     ),
-    Question(
+    ViewQuestion(
         "labels",
         "The label of every cell, now or as of any moment.",
-        LABELS,
-        ("cell_id",),
-        (
+        view=LABELS,
+        order=("cell_id",),
+        filters=(
             IMAGE,
             Filter("cell", "id, or Label Studio's region id", column="cell_id", find=find_cell),
             SLIDE,
@@ -124,15 +124,15 @@ QUESTIONS: tuple[Question, ...] = (
             until("decided_at", "decided before this moment"),
             Filter("as_of", "as it was at this moment, by the experts' clocks", datetime, condition=_valid),
         ),
-        "labels --slide S12 --as-of 2026-11-20T12:00:00+00:00 --csv",
+        example="labels --slide S12 --as-of 2026-11-20T12:00:00+00:00 --csv",
         as_of=LABELS_AS_OF,
     ),
-    Question(
+    ViewQuestion(
         "metrics",
         "Every metric of every version over time: per class, split and protocol, with 95 % intervals.",
-        METRICS,
-        ("metric_id",),
-        (
+        view=METRICS,
+        order=("metric_id",),
+        filters=(
             Filter("name", "of the metric, as ap50"),
             Filter("class_name", "class it is of; empty for pooled numbers"),
             VERSION,
@@ -142,30 +142,30 @@ QUESTIONS: tuple[Question, ...] = (
             since("evaluated_at", "evaluated at this moment or later"),
             until("evaluated_at", "evaluated before this moment"),
         ),
-        "metrics --name ap50 --class-name ring",
+        example="metrics --name ap50 --class-name ring",
     ),
-    Question(
+    ViewQuestion(
         "versions",
         "Every model version: trained on what, and the last decision about it with its reasons.",
-        VERSIONS,
-        ("version_id",),
-        (Filter("role", "all_cells or infected"), Filter("status", "candidate, active, retired or rejected")),
-        "versions --role infected",
+        view=VERSIONS,
+        order=("version_id",),
+        filters=(Filter("role", "all_cells or infected"), Filter("status", "candidate, active, retired or rejected")),
+        example="versions --role infected",
     ),
-    Question(
+    ViewQuestion(
         "decisions",
         "Why each version was promoted or refused.",
-        DECISIONS,
-        ("decision_id",),
-        (Filter("version", "model version", int, column="version_id"), Filter("role", "all_cells or infected")),
-        "decisions --version 7",
+        view=DECISIONS,
+        order=("decision_id",),
+        filters=(Filter("version", "model version", int, column="version_id"), Filter("role", "all_cells or infected")),
+        example="decisions --version 7",
     ),
-    Question(
+    ViewQuestion(
         "serving",
         "Which version of each role served from when to when.",
-        SERVING,
-        ("decision_id",),
-        (
+        view=SERVING,
+        order=("decision_id",),
+        filters=(
             Filter("role", "all_cells or infected"),
             Filter("version", "model version", int, column="version_id"),
             Filter(
@@ -177,38 +177,38 @@ QUESTIONS: tuple[Question, ...] = (
                 ),
             ),
         ),
-        "serving --at 2026-11-20",
+        example="serving --at 2026-11-20",
     ),
-    Question(
+    ViewQuestion(
         "experts",
         "Who labelled how much and how fast, per day.",
-        EXPERTS,
-        ("-day", "expert", "way"),
-        (EXPERT, WAY, DAY_SINCE, DAY_UNTIL),
-        "experts --since 2026-11-01 --until 2026-12-01",
+        view=EXPERTS,
+        order=("-day", "expert", "way"),
+        filters=(EXPERT, WAY, DAY_SINCE, DAY_UNTIL),
+        example="experts --since 2026-11-01 --until 2026-12-01",
     ),
-    Question(
+    ViewQuestion(
         "corrections",
         "What experts did to the pre-annotation of each model pair: accepted, moved, relabelled, deleted, added.",
-        CORRECTIONS,
-        ("pair_id", "way"),
-        (PAIR, VERSION, WAY),
-        "corrections --version 7",
+        view=CORRECTIONS,
+        order=("pair_id", "way"),
+        filters=(PAIR, VERSION, WAY),
+        example="corrections --version 7",
     ),
-    Question(
+    ViewQuestion(
         "training-set",
         "The images a model version was trained on; its labels are in the manifest.",
-        TRAINING_IMAGES,
-        ("version_id", "image_id"),
-        (Filter("version", "model version", int, column="version_id", required=True), PATIENT, SLIDE),
-        "training-set 7 --json",
+        view=TRAINING_IMAGES,
+        order=("version_id", "image_id"),
+        filters=(Filter("version", "model version", int, column="version_id", required=True), PATIENT, SLIDE),
+        example="training-set 7 --json",
     ),
-    Question(
+    ViewQuestion(
         "queue",
         "What waits for an expert, why, and since when; the most valuable first.",
-        QUEUE,
-        ("-score", "item_id"),
-        (
+        view=QUEUE,
+        order=("-score", "item_id"),
+        filters=(
             WAY,
             Filter("slot", "why it is there", Slot),
             IMAGE,
@@ -217,6 +217,6 @@ QUESTIONS: tuple[Question, ...] = (
             Filter("predicted", "label in question"),
             until("waiting_since", "waiting since before this moment"),
         ),
-        "queue --way cell --slot second_reading",
+        example="queue --way cell --slot second_reading",
     ),
 )

@@ -16,7 +16,15 @@ from scripts import console
 if TYPE_CHECKING:
     from db.history import Answer, Question
 
-HIDDEN = ("probabilities", "terms", "ref", "weights_sha256", "manifest_sha256", "split_sha256")  # not for people
+HIDDEN = (
+    "probabilities",
+    "terms",
+    "stages",
+    "ref",
+    "weights_sha256",
+    "manifest_sha256",
+    "split_sha256",
+)  # not for people
 WIDEST = 60
 
 
@@ -127,7 +135,7 @@ def _show(question: Question, pages: list[Answer]) -> None:
     left_out = [names[k] for k in filled if names[k] in HIDDEN]
     same = [k for k in filled if len(rows) > 1 and names[k] not in HIDDEN and len({str(row[k]) for row in rows}) == 1]
     shown = [k for k in filled if k not in same and names[k] not in HIDDEN]
-    title = [f"{len(rows)} rows"] + [f"{names[k]} {_short(rows[0][k])}" for k in same]
+    title = [f"{len(rows)} row{'' if len(rows) == 1 else 's'}"] + [f"{names[k]} {_short(rows[0][k])}" for k in same]
     more = ["there are more: --limit"] if pages[-1].next else []
     console.table(
         [names[k] for k in shown],

@@ -71,7 +71,7 @@ def _route(question: Question) -> Callable[..., Response]:
         for name, kind, default in fixed
     ] + [_parameter(each) for each in question.filters]
     answer.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    answer.__doc__ = f"{question.about}\n\nColumns: {', '.join(question.types())}. SQL view: {question.view.name}."
+    answer.__doc__ = f"{question.about}\n\nColumns: {', '.join(question.types())}. SQL view: {question.view_name}."
     return answer
 
 

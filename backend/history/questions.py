@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from backend.history.computed import AGREEMENT, PARASITAEMIA
 from db.errors import NotFound
 from db.history import Question
 from db.questions import QUESTIONS as ASKED_IN_SQL
 
-QUESTIONS: tuple[Question, ...] = ASKED_IN_SQL
+QUESTIONS: tuple[Question, ...] = (*ASKED_IN_SQL, PARASITAEMIA, AGREEMENT)
 
 
 def question(name: str) -> Question:
