@@ -35,6 +35,9 @@ def check_database(settings: Settings) -> Finding:
         )
     if due:
         return broken("database", f"{shown}: at revision {revision}, which is not today's", "run: cellloop migrate")
+    if gone := migrate.missing(settings.database_url):
+        found = f"{shown}: {len(gone)} triggers and views are gone, first {gone[0]}: facts are not guarded"
+        return broken("database", found, "run: cellloop migrate, and find out who dropped them")
     return ok("database", f"{shown}, revision {revision}")
 
 

@@ -7,6 +7,7 @@ needs a new revision, empty if need be, that carries the new fingerprint; a test
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 
 from sqlalchemy import Connection, Dialect, inspect, text
@@ -14,6 +15,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from db import derived, guards, views_cells, views_counts, views_life, views_models, views_people
 from db.views import View
+
+_NAME = re.compile(r"CREATE (?:TRIGGER|VIEW) (\w+)")
 
 VIEWS: tuple[View, ...] = (
     *views_cells.VIEWS,
@@ -42,9 +45,18 @@ def create(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
-def present(connection: Connection) -> bool:
-    """Whether they are there."""
-    return VIEWS[-1].name in inspect(connection).get_view_names()
+def missing(connection: Connection) -> list[str]:
+    """Triggers and views that should be there and are not, by name."""
+    made = (_NAME.search(statement) for statement in statements(connection.dialect))
+    wanted = {found.group(1) for found in made if found is not None}
+    triggers = {
+        "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger'",
+        "postgresql": "SELECT t.tgname FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid "
+        "JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = current_schema() AND t.tgenabled <> 'D'",
+    }
+    there = {*inspect(connection).get_view_names(), *connection.scalars(text(triggers[connection.dialect.name]))}
+    return sorted(wanted - there)
 
 
 def drop(connection: Connection) -> None:

@@ -9,6 +9,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from db import definitions
 from db.session import make_engine, parse_url
 
 
@@ -64,6 +65,16 @@ def head() -> str | None:
 def pending(url: str) -> bool:
     """Whether the database lacks a migration of this code."""
     return current(url) != head()
+
+
+def missing(url: str) -> list[str]:
+    """Names of triggers and views that somebody has dropped from a database at head; `upgrade` makes them anew."""
+    engine = make_engine(url)
+    try:
+        with engine.connect() as connection:
+            return definitions.missing(connection)
+    finally:
+        engine.dispose()
 
 
 def write_revision(url: str, message: str) -> None:

@@ -31,7 +31,7 @@ def run(url: str, to_newest: bool) -> None:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
             before = MigrationContext.configure(connection).get_current_revision()
             newest = context.script.get_current_head()
-            if to_newest and before == newest and definitions.present(connection):
+            if to_newest and before == newest and not definitions.missing(connection):
                 return  # a server that runs need not wait for us
             definitions.drop(connection)
             context.configure(

@@ -9,13 +9,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from db import versions
+from db import migrate, versions
 from db.definitions import fingerprint
 from db.guards import GUARDS
 from db.migrations.versions import v2026_11_26_the_record as newest
 from db.models import Base, Forgetting, ForgottenImage, VersionStatus, now
 from db.runs import MetricRow, add_evaluation
-from db.session import Database
+from db.session import Database, make_engine
 from tests.builders import add_active_pair, add_cell, add_image, add_prediction, add_version, say
 
 # Machines of states, cursors and queues: what may change.
@@ -129,3 +129,18 @@ def test_every_table_is_guarded_derived_or_known_to_change() -> None:
 def test_triggers_and_views_change_with_a_revision() -> None:
     """Else a database that is up to date would keep the old ones: write a revision that carries the fingerprint."""
     assert newest.definitions == fingerprint()
+
+
+def test_dropped_guards_are_missed_and_made_anew(empty_url: str) -> None:
+    migrate.upgrade(empty_url)
+    assert migrate.missing(empty_url) == []
+    engine = make_engine(empty_url)
+    on = "" if engine.dialect.name == "sqlite" else " ON reviews"
+    with engine.begin() as connection:
+        name = "guard_reviews_delete" if on == "" else "guard_reviews"
+        connection.execute(text(f"DROP TRIGGER {name}{on}"))
+        connection.execute(text("DROP VIEW v_queue"))
+    assert migrate.missing(empty_url) == [name, "v_queue"]
+    migrate.upgrade(empty_url)
+    assert migrate.missing(empty_url) == []
+    engine.dispose()
