@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy.orm import Session
 
 from al_loop.formats.detect import detect_format, read_source
+from al_loop.formats.name_pattern import NamePattern
 from al_loop.formats.records import Problem, SourceImage, SourceObject
+from al_loop.import_patients import learn, slides_of_several
 from al_loop.import_report import ImportReport, Tally
+from al_loop.import_splits import Checked, assign, choose
 from al_loop.ruler import freeze_ruler
-from al_loop.splits import Group, assign_splits, choose_labelled
 from backend.errors import ImageRefused, UnusableAnnotations
 from backend.images import probe, read_image
+from backend.label_studio.regions import MAX_KEY
 from backend.store import FileStore, Stored
 from db.cells import new_key
-from db.images import add_image, add_import, by_split
+from db.images import add_image, add_import, by_split, in_several_splits
 from db.labels import add_revisions, revision
 from db.models import Action, Cell, Image, ReviewStatus, Split, now
 from db.reviews import IMPORT_EXPERT, add_review, import_thread, latest_review
@@ -39,21 +40,6 @@ IMAGES_PER_TRANSACTION = 25  # short enough that nobody waits long for SQLite's 
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "BMP": ".bmp", "WEBP": ".webp"}
 
 
-@dataclass(frozen=True)
-class _Checked:
-    """One image that was read and stored, or what kept it out (`stored` is None)."""
-
-    source: SourceImage
-    stored: Stored | None
-    width: int
-    height: int
-    objects: tuple[SourceObject, ...]
-    problems: tuple[Problem, ...]
-
-    def group(self, dataset: str) -> str:
-        return f"{dataset}:{self.source.group or self.source.name}"[:255]
-
-
 def import_images(
     database: Database,
     store: FileStore,
@@ -62,28 +48,44 @@ def import_images(
     *,
     label_share: float = 1.0,
     seed: int = 0,
+    name_pattern: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> ImportReport:
     """Import the images that `source` (folder, zip or annotation file) lists and that are there.
 
     label_share: of the train images this brings, how many also get their labels (validation and test always do);
-    the others are the pool. seed: of the split and of that choice. Bad records are counted in the report; only a
-    source without any usable annotation raises UnusableAnnotations. Importing again adds nothing.
+    the others are the pool. seed: of the split and of that choice. name_pattern: as `NamePattern.of` takes it. Bad
+    records are counted in the report; only a source without any usable annotation raises UnusableAnnotations, and a
+    pattern that says nothing SettingRefused. Importing again adds nothing but patients and days that were unknown.
     """
     if not 0.0 <= label_share <= 1.0:
         raise UnusableAnnotations(f"label share: expected a number from 0 to 1, got {label_share}")
+    pattern = None if name_pattern is None else NamePattern.of(name_pattern)
     began = time.monotonic()
     dataset = dataset or detect_format(source)
     tally = Tally()
-    images = list(_present(read_source(source, dataset), tally))
+    listed = read_source(source, dataset)
+    if pattern is not None:
+        listed, misfits = pattern.tell(listed)
+        tally.add(*misfits)
+    images = list(_present(listed, tally))
     with database.session(read_only=True) as session:
         known = {image.sha256: image for split in Split for image in by_split(session, split)}
     report_step = on_progress or (lambda done, total, what: None)
-    fresh = _check_all(images, store, known, tally, report_step)
-    splits = _assign(fresh, dataset, known, seed)
-    labelled = _choose_labelled(fresh, dataset, splits, label_share, seed)
+    fresh, again = _check_all(images, store, known, tally, report_step)
+    with database.session() as session:
+        learned, contradictions = learn(session, [(known[sha256].id, source) for sha256, source in again.items()])
+    tally.learned += len(learned)
+    tally.add(*contradictions)
+    known |= {image.sha256: image for image in learned}
+    tally.add(*slides_of_several(fresh, dataset))
+    promised = {image.official_split for image in images if image.official_split}
+    splits = assign(fresh, dataset, list(known.values()), promised, seed)
+    labelled = choose(fresh, dataset, splits, label_share, seed)
     _write(database, fresh, dataset, splits, labelled, tally, report_step)
     with database.session() as session:
+        patients = {image.patient for image in images if image.patient}
+        tally.add(*(Problem("patient in several splits", name) for name in in_several_splits(session, patients)))
         frozen = freeze_ruler(session)
         report = tally.report(str(source), dataset, frozen, time.monotonic() - began)
         add_import(session, source=str(source), dataset=dataset, report=report.to_json())
@@ -108,9 +110,10 @@ def _present(images: Sequence[SourceImage], tally: Tally) -> Iterator[SourceImag
 
 def _check_all(
     images: Sequence[SourceImage], store: FileStore, known: dict[str, Image], tally: Tally, on_progress: OnProgress
-) -> list[_Checked]:
-    """New images, stored and without doubles; known ones and unusable ones are only counted."""
-    fresh: dict[str, _Checked] = {}
+) -> tuple[list[Checked], dict[str, SourceImage]]:
+    """New images, stored and without doubles, and the known ones by sha256; unusable ones are only counted."""
+    fresh: dict[str, Checked] = {}
+    again: dict[str, SourceImage] = {}
     with ThreadPoolExecutor(READERS) as readers:
         results = readers.map(lambda image: _check(image, store, known), images)
         for done, checked in enumerate(results, start=1):
@@ -120,28 +123,33 @@ def _check_all(
                 continue
             if checked.stored.sha256 in known:
                 tally.already_there += 1
+                again.setdefault(checked.stored.sha256, checked.source)
             elif checked.stored.sha256 in fresh:
                 other = fresh[checked.stored.sha256].source.name
                 tally.add(Problem("duplicate image", f"{checked.source.name} has the bytes of {other}"))
             else:
                 fresh[checked.stored.sha256] = checked
-    return list(fresh.values())
+    return list(fresh.values()), again
 
 
-def _check(source: SourceImage, store: FileStore, known: dict[str, Image]) -> _Checked:
+def _check(source: SourceImage, store: FileStore, known: dict[str, Image]) -> Checked:
     """Read one image file, compare it with its record, decode it once, and store it."""
 
-    def refuse(kind: str, detail: str) -> _Checked:
-        return _Checked(source, None, 0, 0, (), (Problem(kind, f"{source.name}: {detail}"),))
+    def refuse(kind: str, detail: str) -> Checked:
+        return Checked(source, None, 0, 0, (), (Problem(kind, f"{source.name}: {detail}"),))
 
     try:
         with source.open() as handle:
             data = handle.read()
-        if source.md5 and (md5 := hashlib.md5(data, usedforsecurity=False).hexdigest()) != source.md5:
-            return refuse("checksum mismatch", f"expected md5 {source.md5}, got {md5}")
-        image = known.get(hashlib.sha256(data).hexdigest())
+        sha256 = hashlib.sha256(data).hexdigest()
+        if source.checksum:
+            name = "sha256" if len(source.checksum) == len(sha256) else "md5"
+            found = sha256 if name == "sha256" else hashlib.md5(data, usedforsecurity=False).hexdigest()
+            if found != source.checksum:
+                return refuse("checksum mismatch", f"expected {name} {source.checksum}, got {found}")
+        image = known.get(sha256)
         if image is not None:
-            return _Checked(source, Stored(image.sha256, image.file), image.width, image.height, (), ())
+            return Checked(source, Stored(image.sha256, image.file), image.width, image.height, (), ())
         facts = probe(data)
         if (source.width, source.height) not in ((None, None), (facts.width, facts.height)):
             size = f"{source.width} x {source.height} px, got {facts.width} x {facts.height}"
@@ -151,48 +159,12 @@ def _check(source: SourceImage, store: FileStore, known: dict[str, Image]) -> _C
         return refuse("unreadable image", str(error))
     objects, problems = source.usable_objects(facts.width, facts.height)
     stored = store.put_bytes("images", data, SUFFIXES.get(facts.format, ""))
-    return _Checked(source, stored, facts.width, facts.height, tuple(objects), (*source.problems, *problems))
-
-
-def _assign(fresh: Sequence[_Checked], dataset: str, known: dict[str, Image], seed: int) -> dict[str, str]:
-    """The split of every group of this data set, old ones as they are."""
-    images: Counter[str] = Counter()
-    cells: dict[str, Counter[str]] = {}
-    fixed: dict[str, str] = {}
-    for image in known.values():
-        if image.dataset == dataset:
-            images[image.group] += 1
-            fixed[image.group] = image.split.value
-    settled = set(fixed)
-    strength = {None: 0, "validation": 1, "test": 2}  # where a group's images disagree
-    for checked in fresh:
-        group, promised = checked.group(dataset), checked.source.official_split
-        images[group] += 1
-        cells.setdefault(group, Counter()).update(thing.label for thing in checked.objects)
-        # An official train image may still be needed for validation; a promise of test or validation is kept.
-        if promised in ("validation", "test") and group not in settled:
-            fixed[group] = max(promised, fixed.get(group), key=strength.__getitem__) or promised
-    groups = [Group(name, n, cells.get(name, {}), fixed.get(name)) for name, n in sorted(images.items())]
-    return assign_splits(groups, seed)
-
-
-def _choose_labelled(
-    fresh: Sequence[_Checked], dataset: str, splits: dict[str, str], share: float, seed: int
-) -> set[str]:
-    """sha256 of the new images whose labels are imported."""
-    train, rest = [], set()
-    for checked in fresh:
-        assert checked.stored is not None
-        if splits[checked.group(dataset)] == "train":
-            train.append(Group(checked.stored.sha256, 1, Counter(thing.label for thing in checked.objects)))
-        else:
-            rest.add(checked.stored.sha256)
-    return rest | choose_labelled(train, share, seed)
+    return Checked(source, stored, facts.width, facts.height, tuple(objects), (*source.problems, *problems))
 
 
 def _write(
     database: Database,
-    fresh: Sequence[_Checked],
+    fresh: Sequence[Checked],
     dataset: str,
     splits: dict[str, str],
     labelled: set[str],
@@ -206,7 +178,7 @@ def _write(
         on_progress(min(start + IMAGES_PER_TRANSACTION, len(fresh)), len(fresh), "recording labels")
 
 
-def _write_one(session: Session, checked: _Checked, dataset: str, split: str, labelled: set[str], tally: Tally) -> None:
+def _write_one(session: Session, checked: Checked, dataset: str, split: str, labelled: set[str], tally: Tally) -> None:
     stored = checked.stored
     assert stored is not None
     image, created = add_image(
@@ -218,7 +190,9 @@ def _write_one(session: Session, checked: _Checked, dataset: str, split: str, la
         height=checked.height,
         group=checked.group(dataset),
         split=split,
-        dataset=dataset,
+        dataset=checked.dataset(dataset),
+        patient=checked.source.patient,
+        taken_at=checked.source.taken_at,
     )
     if not created:  # another import was quicker
         tally.already_there += 1
@@ -242,9 +216,9 @@ def record_labels(session: Session, image: Image, objects: Sequence[SourceObject
         status=ReviewStatus.submitted,
         expert=IMPORT_EXPERT,
         revised_at=now(),
-        content=[{"label": thing.label, "box": list(thing.box)} for thing in objects],
+        content=[thing.content() for thing in objects],
     )
-    cells = [Cell(image_id=image.id, key=new_key()) for _ in objects]
+    cells = [Cell(image_id=image.id, key=key) for key in _keys(objects)]
     session.add_all(cells)
     session.flush()
     rows = [
@@ -254,10 +228,19 @@ def record_labels(session: Session, image: Image, objects: Sequence[SourceObject
             Action.imported,
             thing.label,
             thing.box,
-            shape="brush" if thing.mask else "rectangle",
+            shape=thing.shape or ("brush" if thing.mask else "rectangle"),
             mask=thing.mask["counts"] if thing.mask else None,
         )
         for cell, thing in zip(cells, objects, strict=True)
     ]
     add_revisions(session, rows)
     return True
+
+
+def _keys(objects: Sequence[SourceObject]) -> Iterator[str]:
+    """The cells' keys: their own where the source gives them, each once; else new ones."""
+    taken: set[str] = set()
+    for thing in objects:
+        key = thing.key if thing.key and len(thing.key) <= MAX_KEY and thing.key not in taken else new_key()
+        taken.add(key)
+        yield key

@@ -13,7 +13,8 @@ EXAMPLES = 20  # per kind of problem; the counts are complete
 
 @dataclass(frozen=True)
 class ImportReport:
-    """One import. added, labelled: images per split. cells: labels recorded per class.
+    """One import. added, labelled: images per split. cells: labels recorded per class. already_there: images, `learned`
+    of which now know their patient or day.
 
     problems: {kind: count}, examples: {kind: up to 20 details}, unknown_categories: {name: boxes}.
     ruler_sha256: of the frozen test split, None while there is none.
@@ -23,6 +24,7 @@ class ImportReport:
     dataset: str
     listed: int
     already_there: int
+    learned: int
     added: dict[str, int]
     labelled: dict[str, int]
     cells: dict[str, int]
@@ -41,7 +43,8 @@ class ImportReport:
         added = ", ".join(f"{n} {split}" for split, n in self.added.items()) or "none"
         found = [
             f"{self.listed} images listed in {self.source} ({self.dataset})",
-            f"{sum(self.added.values())} images added ({added}), {self.already_there} were there already",
+            f"{sum(self.added.values())} images added ({added}), {self.already_there} were there already"
+            + (f", {self.learned} of which now know their patient or day" if self.learned else ""),
             f"{sum(self.cells.values())} labels recorded on {sum(self.labelled.values())} images: "
             + (", ".join(f"{n} {label}" for label, n in self.cells.items()) or "none"),
         ]
@@ -59,6 +62,7 @@ class Tally:
 
     listed: int = 0
     already_there: int = 0
+    learned: int = 0
     added: Counter[str] = field(default_factory=Counter)
     labelled: Counter[str] = field(default_factory=Counter)
     cells: Counter[str] = field(default_factory=Counter)
@@ -83,6 +87,7 @@ class Tally:
             dataset=dataset,
             listed=self.listed,
             already_there=self.already_there,
+            learned=self.learned,
             added=dict(self.added),
             labelled=dict(self.labelled),
             cells=dict(self.cells.most_common()),

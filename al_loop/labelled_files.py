@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from al_loop.dataset import (
     samples,
 )
 from al_loop.formats.detect import FORMATS, read_source
+from al_loop.formats.documents import parse
 from al_loop.formats.opener import MAX_ANNOTATION_BYTES, FolderOpener
 from al_loop.formats.records import Problem, SourceImage
 from backend.errors import ImageRefused, StoredFileCorrupt, UnusableAnnotations
@@ -54,8 +54,8 @@ def read_labelled(
 ) -> tuple[list[LabelledFile], list[Problem]]:
     """Every labelled image below the folder `images` that is there and readable, in a fixed order, and what was not.
 
-    annotations: the one annotation file, which may lie elsewhere; None: those found in the folder. dataset: bbbc041 |
-    iml | coco, detected when None. Raises UnusableAnnotations when not a single image can be used.
+    annotations: the one annotation file, which may lie elsewhere; None: those found in the folder. dataset: a key of
+    FORMATS, detected when None. Raises UnusableAnnotations when not a single image can be used.
     """
     if not images.is_dir():
         raise UnusableAnnotations(f"{images}: expected a folder of images, found none; unpack an archive first")
@@ -85,21 +85,24 @@ def _read_file(images: Path, annotations: Path, dataset: str | None) -> list[Sou
     try:
         if annotations.stat().st_size > MAX_ANNOTATION_BYTES:
             raise UnusableAnnotations(f"{annotations}: expected at most {MAX_ANNOTATION_BYTES >> 20} MiB")
-        document = json.loads(annotations.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnusableAnnotations(f"{annotations}: expected a readable .json file, got: {error}") from error
+        with annotations.open("rb") as handle:
+            document = parse(str(annotations), handle)
+    except OSError as error:
+        raise UnusableAnnotations(f"{annotations}: expected a readable annotation file, got: {error}") from error
     for name, module in FORMATS.items():
         if dataset in (None, name) and module.matches(document):
             records: list[SourceImage] = module.read({annotations.name: document}, FolderOpener(images))
             return records
     raise UnusableAnnotations(
-        f"{annotations}: expected annotations in the format of {dataset or ', '.join(FORMATS)}, got another .json file"
+        f"{annotations}: expected annotations in the format of {dataset or ', '.join(FORMATS)}, got another file"
     )
 
 
 def _labelled(record: SourceImage, opener: FolderOpener) -> tuple[LabelledFile | None, list[Problem]]:
     if record.file is None:
         return None, [Problem("missing image", record.name)] if record.name else []
+    if not record.labelled:
+        return None, []  # its own problems say so
     path = (opener.root / record.file).resolve()
     try:
         facts = probe(path)

@@ -1,15 +1,16 @@
 """Which images the models learn from and which they are measured on. Pure: groups in, splits out.
 
 A group (slide, block of neighbouring fields) is never divided: its images look alike, and a model that learnt one
-would be praised for knowing the other. Among 64 pseudo-random orders of the groups, the one is taken that spreads
-the rare stages best, because a ruler without a schizont cannot measure schizonts.
+would be praised for knowing the other. The groups of one patient stay together for the same reason. Among 64
+pseudo-random orders, the one is taken that spreads the rare stages best, because a ruler without a schizont cannot
+measure schizonts.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backend.instances import INFECTED
@@ -20,25 +21,76 @@ LARGE = 1000  # images from which smaller shares are enough
 ENOUGH_TEST_IMAGES = 100  # an official test split this large stays as its authors made it
 ENOUGH_TEST_SHARE = 0.10
 ORDERS = 64
-_SPLITS = ("test", "validation", "train")
+_SPLITS = ("test", "validation", "train")  # the first one counts where those who belong together disagree
 
 
 @dataclass(frozen=True)
 class Group:
-    """Images that must share a split. cells: number of cells per class. fixed: the split it already has."""
+    """Images that must share a split. cells: number of cells per class. patients: whose they are, where it is known.
+
+    fixed: the split it already has. promised: the one its source gives, kept unless its patient's images are elsewhere.
+    """
 
     name: str
     images: int
     cells: Mapping[str, int] = field(default_factory=dict)
     fixed: str | None = None
+    promised: str | None = None
+    patients: frozenset[str] = frozenset()
 
 
 def assign_splits(groups: Sequence[Group], seed: int = 0) -> dict[str, str]:
     """A split for every group: {name: train | validation | test}. The same input gives the same answer.
 
-    Fixed groups keep theirs and count towards the shares. About 60/15/25 % of the images go to train, validation and
-    test (75/10/15 % from a thousand images on); fixed test groups suffice when they are 100 images or 10 %.
+    Fixed groups keep theirs and count towards the shares; all others of a patient share one, that of the patient's
+    fixed groups where there are any. About 60/15/25 % of the images go to train, validation and test (75/10/15 % from
+    a thousand images on); fixed and promised test groups suffice when they are 100 images or 10 %.
     """
+    people = _people(groups)
+    splits = _assign([_joined(members) for members in people], seed)
+    return {group.name: group.fixed or splits[members[0].name] for members in people for group in members}
+
+
+def _people(groups: Sequence[Group]) -> list[list[Group]]:
+    """The groups that belong together, by name: those that share a patient, directly or through others."""
+    same: dict[str, str] = {}  # a patient -> another one of the same groups, or itself at the end of the chain
+
+    def last(patient: str) -> str:
+        while same[patient] != patient:
+            patient = same[patient]
+        return patient
+
+    for group in groups:
+        patients = sorted(group.patients)
+        for patient in patients:
+            same.setdefault(patient, patient)
+            same[last(patient)] = last(patients[0])
+    together: dict[tuple[str, str], list[Group]] = {}
+    for group in sorted(groups, key=lambda group: group.name):
+        who = ("patient", last(min(group.patients))) if group.patients else ("group", group.name)
+        together.setdefault(who, []).append(group)
+    return list(together.values())
+
+
+def _joined(members: Sequence[Group]) -> Group:
+    """One group of all these, under the first one's name."""
+    cells: Counter[str] = Counter()
+    for group in members:
+        cells.update(group.cells)
+    fixed = strongest(group.fixed for group in members) or strongest(group.promised for group in members)
+    return Group(members[0].name, sum(group.images for group in members), cells, fixed)
+
+
+def strongest(splits: Iterable[str | None]) -> str | None:
+    """The split of images that belong together and disagree: test before validation before train; None for none.
+
+    Nobody trains on a test image, so this never makes a test image a known one.
+    """
+    return min((split for split in splits if split), key=_SPLITS.index, default=None)
+
+
+def _assign(groups: Sequence[Group], seed: int) -> dict[str, str]:
+    """A split for every group, whatever its patients."""
     fixed = {group.name: group.fixed for group in groups if group.fixed}
     free = [group for group in groups if not group.fixed]
     total = sum(group.images for group in groups)

@@ -97,6 +97,15 @@ def by_split(session: Session, split: Split | str) -> Sequence[Image]:
     return session.scalars(select(Image).where(Image.split == Split(split)).order_by(Image.id)).all()
 
 
+def in_several_splits(session: Session, patients: Iterable[str]) -> list[str]:
+    """Those of these patients whose images lie in more than one split, by name."""
+    found: list[str] = []
+    for chunk in chunks(patients):
+        query = select(Image.patient).where(Image.patient.in_(chunk)).group_by(Image.patient)
+        found.extend(session.scalars(query.having(func.count(Image.split.distinct()) > 1).order_by(Image.patient)))
+    return found
+
+
 def images_with_live_review(statuses: Iterable[ReviewStatus]) -> Select[int]:
     """A query for the ids of images with a thread whose last review, of the whole field, has one of these statuses."""
     last = select(func.max(Review.id)).where(Review.way == Way.field).group_by(Review.thread)

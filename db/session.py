@@ -83,12 +83,15 @@ class Database:
         self.url = url
         self.engine = make_engine(url)
         self._reading = self.engine.execution_options(read_only=True, postgresql_readonly=True)
+        if self.engine.dialect.name == "postgresql":  # as on SQLite: what is read is one moment of the record
+            self._reading = self._reading.execution_options(isolation_level="REPEATABLE READ")
 
     @contextmanager
     def session(self, *, read_only: bool = False) -> Iterator[Session]:
         """One transaction: commits on success, rolls back on an error. Nothing else in the system commits.
 
-        Rows stay readable afterwards. A read-only session never waits for writers and is refused any write.
+        Rows stay readable afterwards. A read-only session sees one moment, never waits for writers, and is refused
+        any write.
         """
         engine = self._reading if read_only else self.engine
         with Session(engine, expire_on_commit=False) as session, session.begin():

@@ -17,6 +17,7 @@ VERBS: tuple[str, ...] = (
     "migrate",
     "label-studio",
     "import",
+    "export",
     "train",
     "preannotate",
     "rank",

@@ -33,6 +33,27 @@ class Format(StrEnum):
     bbbc041 = "bbbc041"
     iml = "iml"
     coco = "coco"
+    label_studio = "label-studio"
+    csv = "csv"
+    parquet = "parquet"
+
+
+class ExportFormat(StrEnum):
+    """What labels are exported as; a test compares them with `al_loop.export.WRITERS`."""
+
+    coco = "coco"
+    csv = "csv"
+    parquet = "parquet"
+    label_studio = "label-studio"
+    bbbc041 = "bbbc041"
+
+
+class Split(StrEnum):
+    """Parts of the images; a test compares them with `db.models.Split`."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
 
 
 class Period(StrEnum):

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from al_loop.formats.opener import ImageIndex, Opener
-from al_loop.formats.records import Problem, SourceImage, as_list, official_split, read_objects, read_size
+from al_loop.formats.records import Problem, SourceImage, read_objects
+from al_loop.formats.values import as_list, official_split, read_checksum, read_size
 
 
 def matches(document: Any) -> bool:
@@ -40,14 +41,13 @@ def _read_record(record: Any, annotation: str, opener: Opener, index: ImageIndex
         shape = {}
     name = pathname.rsplit("/", 1)[-1]
     objects, problems = read_objects(name, as_list(record.get("objects")), _read_object)
-    md5 = header.get("checksum")
     return SourceImage(
         name=name,
         file=index.find(annotation, pathname),
         opener=opener,
         width=read_size(shape.get("c")),
         height=read_size(shape.get("r")),
-        md5=md5.lower() if isinstance(md5, str) and len(md5) == 32 else None,
+        checksum=read_checksum(header.get("checksum")),
         official_split=official_split(annotation),
         objects=objects,
         problems=problems,

@@ -1,7 +1,9 @@
 """COCO detection files: {images, annotations, categories}, boxes as x, y, w, h, masks as polygons or RLE.
 
-An image may name its slide ("slide" or "group"), which keeps the fields of one slide in one split. A crowd
-annotation is an area nobody counted: it becomes "difficult", which training ignores.
+An image may name its "patient" and its "slide" (or "group"), which keep its fields in one split, when it was taken
+("date_captured"), its "split", its "sha256" and the "dataset" it belonged to before. An annotation may name the "shape"
+that was drawn and its exact "corners" (xyxy). A crowd annotation is an area nobody counted: it becomes "difficult",
+which training ignores.
 """
 
 from __future__ import annotations
@@ -12,16 +14,8 @@ import numpy as np
 from faster_coco_eval.core import mask as coco_mask
 
 from al_loop.formats.opener import ImageIndex, Opener
-from al_loop.formats.records import (
-    Problem,
-    SourceImage,
-    SourceObject,
-    as_list,
-    canonical_label,
-    official_split,
-    read_box,
-    read_size,
-)
+from al_loop.formats.records import Problem, SourceImage, SourceObject, canonical_label, read_facts
+from al_loop.formats.values import Box, as_list, exact_box, read_box, read_shape
 from backend.instances import DIFFICULT, Rle
 from backend.masks import bounding_box
 
@@ -70,10 +64,28 @@ def _read_image(
     if not isinstance(file_name, str) or not file_name:
         return SourceImage("", None, opener, problems=(Problem("unnamed image", f"{annotation}: {str(image)[:80]}"),))
     name = file_name.replace("\\", "/").rsplit("/", 1)[-1]
-    width, height = read_size(image.get("width")), read_size(image.get("height"))
+    group = image.get("slide") or image.get("group")
+    facts, problems = read_facts(name, annotation, image, group=group, taken_at=image.get("date_captured"))
+    things = by_image.get(_key(image.get("id")), [])
+    objects, trouble = _read_annotations(name, things, categories, (facts["height"], facts["width"]))
+    return SourceImage(
+        name=name,
+        file=index.find(annotation, file_name),
+        opener=opener,
+        objects=tuple(objects),
+        problems=(*problems, *trouble),
+        **facts,
+    )
+
+
+def _read_annotations(
+    name: str, things: list[dict[str, Any]], categories: dict[Any, Any], size: tuple[int | None, int | None]
+) -> tuple[list[SourceObject], list[Problem]]:
+    """The cells of one image of `size` (h, w) px, as far as it is known, and what was wrong with the others."""
     objects: list[SourceObject] = []
     problems: list[Problem] = []
-    for thing in by_image.get(_key(image.get("id")), []):
+    height, width = size
+    for thing in things:
         number = _key(thing.get("category_id"))
         label = DIFFICULT if thing.get("iscrowd") == 1 else canonical_label(categories.get(number))
         if label is None:
@@ -85,27 +97,17 @@ def _read_image(
             mask = read_mask(thing["segmentation"], (height, width)) if height and width else None
             if mask is None:
                 problems.append(Problem("unreadable mask", f"{name}: {label}"))
-        box = _read_box(thing.get("bbox"), mask)
+        box = _read_box(thing, mask)
         if box is None:
             problems.append(Problem("unreadable box", f"{name}: {str(thing.get('bbox'))[:80]}"))
         else:
-            objects.append(SourceObject(label, box, mask))
-    group = image.get("slide") or image.get("group")
-    return SourceImage(
-        name=name,
-        file=index.find(annotation, file_name),
-        opener=opener,
-        width=width,
-        height=height,
-        group=str(group)[:200] if group else None,
-        official_split=official_split(annotation),
-        objects=tuple(objects),
-        problems=tuple(problems),
-    )
+            objects.append(SourceObject(label, box, mask, read_shape(thing.get("shape"))))
+    return objects, problems
 
 
-def _read_box(bbox: Any, mask: Rle | None) -> tuple[float, float, float, float] | None:
+def _read_box(thing: dict[str, Any], mask: Rle | None) -> Box | None:
     """xyxy px from x, y, w, h, or from the mask where there is no box."""
+    bbox = thing.get("bbox")
     if bbox is None and mask is not None:
         x1, y1, x2, y2 = (float(value) for value in bounding_box(mask))
         return x1, y1, x2, y2
@@ -113,7 +115,7 @@ def _read_box(bbox: Any, mask: Rle | None) -> tuple[float, float, float, float] 
     if numbers is None:
         return None
     x, y, w, h = numbers
-    return x, y, x + w, y + h
+    return exact_box(thing.get("corners"), (x, y, x + w, y + h))
 
 
 def read_mask(segmentation: Any, size: tuple[int, int]) -> Rle | None:

@@ -5,17 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from al_loop.formats import bbbc041, coco, iml
-from al_loop.formats.opener import Opener, open_source, read_documents
+from al_loop.formats import bbbc041, coco, csv_table, iml, label_studio, parquet_table
+from al_loop.formats.documents import read_documents
+from al_loop.formats.opener import Opener, is_annotation, open_source
 from al_loop.formats.records import SourceImage
 from backend.errors import ImageRefused, UnusableAnnotations
 
-FORMATS: dict[str, ModuleType] = {"bbbc041": bbbc041, "iml": iml, "coco": coco}
+# In this order: a data set's own annotations go before a table that somebody made of them.
+FORMATS: dict[str, ModuleType] = {
+    "bbbc041": bbbc041,
+    "iml": iml,
+    "coco": coco,
+    "label-studio": label_studio,
+    "csv": csv_table,
+    "parquet": parquet_table,
+}
 RENDERED = "rendered"  # COCO written by our own renderer
 
 
 def detect_format(source: Path) -> str:
-    """bbbc041 | iml | coco | rendered. Raises UnusableAnnotations when it is none of them."""
+    """A key of FORMATS, or rendered. Raises UnusableAnnotations when it is none of them."""
     return _open(source, None)[0]
 
 
@@ -31,10 +40,10 @@ def read_source(source: Path, dataset: str | None = None) -> list[SourceImage]:
 
 
 def truth_by_sha256(source: Path, dataset: str | None = None) -> dict[str, SourceImage]:
-    """What the source says about each image file that is there and can be read, by the file's sha256."""
+    """What the source says about each labelled image that is there and can be read, by the file's sha256."""
     found: dict[str, SourceImage] = {}
     for image in read_source(source, dataset):
-        if image.file is None:
+        if image.file is None or not image.labelled:
             continue
         try:
             found.setdefault(image.sha256(), image)
@@ -55,9 +64,9 @@ def _open(source: Path, dataset: str | None) -> tuple[str, ModuleType, dict[str,
         if name == "coco" and any((d.get("info") or {}).get("dataset") == RENDERED for d in usable.values()):
             name = RENDERED
         return dataset or name, module, usable, opener
-    seen = ", ".join([*documents, *broken][:5]) or "no .json file"
-    images = len([n for n in opener.names() if not n.endswith(".json")])
+    seen = ", ".join([*documents, *broken][:5]) or "no annotation file"
+    images = len([name for name in opener.names() if not is_annotation(name)])
     raise UnusableAnnotations(
-        f"{source}: expected annotations in the format of {dataset or 'BBBC041, IML or COCO'}, "
+        f"{source}: expected annotations in the format of {dataset or ', '.join(FORMATS)}, "
         f"got {seen} and {images} other files" + "".join(f"; {why}" for why in list(broken.values())[:3])
     )

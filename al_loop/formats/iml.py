@@ -9,7 +9,8 @@ import re
 from typing import Any
 
 from al_loop.formats.opener import ImageIndex, Opener
-from al_loop.formats.records import Problem, SourceImage, as_list, official_split, read_box, read_objects
+from al_loop.formats.records import Problem, SourceImage, read_objects
+from al_loop.formats.values import as_list, official_split, read_box
 
 BLOCK = 20  # consecutive file numbers that count as one group; the gaps in the numbering fall on multiples of ten
 

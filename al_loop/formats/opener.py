@@ -8,15 +8,15 @@ within a bound, so that a small file cannot unpack to a huge one.
 from __future__ import annotations
 
 import io
-import json
 import os
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 from backend.errors import ImageRefused, UnusableAnnotations
 
+ANNOTATIONS = (".json", ".csv", ".parquet")  # how the names of annotation files end, in lower case
 MAX_IMAGE_BYTES = 256 * 2**20
 MAX_ANNOTATION_BYTES = 512 * 2**20
 MAX_MEMBERS = 500_000
@@ -49,7 +49,7 @@ class FolderOpener:
             subfolders[:] = [name for name in subfolders if not name.startswith(".")]
             base = Path(folder).relative_to(self.root)
             found += [(base / name).as_posix() for name in files if not name.startswith(".")]
-        return sorted(name for name in found if not (self.only and name.endswith(".json") and name != self.only))
+        return sorted(name for name in found if not (self.only and is_annotation(name) and name != self.only))
 
     def open(self, name: str, limit: int = MAX_IMAGE_BYTES) -> BinaryIO:
         path = self.root / name
@@ -86,6 +86,11 @@ class ZipOpener:
             raise ImageRefused(f"{name}: expected a member that unpacks, got: {error}") from error
 
 
+def is_annotation(name: str) -> bool:
+    """Whether a file of this name may hold annotations."""
+    return name.lower().endswith(ANNOTATIONS)
+
+
 def _is_plain(name: str) -> bool:
     """Whether a member's name stays inside the archive and is no side file of an operating system."""
     path = PurePosixPath(name.replace("\\", "/"))
@@ -93,38 +98,22 @@ def _is_plain(name: str) -> bool:
 
 
 def open_source(source: Path) -> Opener:
-    """The files of a folder, a zip archive, or of the folder around one annotation file (.json)."""
+    """The files of a folder, a zip archive, or of the folder around one annotation file (.json, .csv, .parquet)."""
     if source.is_dir():
         return FolderOpener(source)
-    if source.is_file() and source.suffix.lower() == ".json":
+    if source.is_file() and is_annotation(source.name):
         return FolderOpener(source.parent, only=source.name)
     if source.is_file():
         return ZipOpener(source)
-    raise UnusableAnnotations(f"{source}: expected a folder, a zip archive or a .json file, found nothing there")
-
-
-def read_documents(opener: Opener) -> tuple[dict[str, Any], dict[str, str]]:
-    """Every .json file up to two folders deep: ({name: content}, {name: why it cannot be read})."""
-    documents: dict[str, Any] = {}
-    broken: dict[str, str] = {}
-    for name in opener.names():
-        if not name.lower().endswith(".json") or name.count("/") > 2:
-            continue
-        try:
-            with opener.open(name, MAX_ANNOTATION_BYTES) as handle:
-                documents[name] = json.load(handle)
-        except (ValueError, RecursionError) as error:
-            broken[name] = f"{name} is no JSON ({error})"
-        except ImageRefused as error:
-            broken[name] = str(error)
-    return documents, broken
+    kinds = f"a {', '.join(ANNOTATIONS[:-1])} or {ANNOTATIONS[-1]} file"
+    raise UnusableAnnotations(f"{source}: expected a folder, a zip archive, or {kinds}, found nothing there")
 
 
 class ImageIndex:
     """Finds the file an annotation means: beside the annotation file, under images/, or by its unique name."""
 
     def __init__(self, opener: Opener) -> None:
-        names = [name for name in opener.names() if not name.lower().endswith(".json")]
+        names = [name for name in opener.names() if not is_annotation(name)]
         self._names = set(names)
         self._by_base: dict[str, list[str]] = {}
         for name in names:

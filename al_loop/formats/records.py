@@ -6,20 +6,30 @@ A bad record never stops a reading: it is counted under a problem's name, and th
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, BinaryIO
 
 from al_loop.formats.opener import Opener
+from al_loop.formats.values import (
+    Box,
+    is_blank,
+    official_split,
+    read_box,
+    read_checksum,
+    read_moment,
+    read_name,
+    read_size,
+)
 from backend.instances import CLASSES, DIFFICULT, Rle
 
 MIN_SIDE_PX = 2.0
 PROBLEMS: dict[str, str] = {
     "missing image": "the annotation file names an image that is not there",
     "unnamed image": "a record names no image",
-    "checksum mismatch": "the image's md5 is not the one its record gives",
+    "checksum mismatch": "the image's md5 or sha256 is not the one its record gives",
     "unreadable image": "the file is not an image that can be read safely",
     "size mismatch": "the image is not as large as its record says, so its boxes cannot be trusted; left out",
     "duplicate image": "the same image occurs twice in the source",
@@ -28,6 +38,16 @@ PROBLEMS: dict[str, str] = {
     "degenerate box": "a box less than 2 px wide or high inside the image; left out",
     "box outside the image": "a box reached outside the image and was clipped",
     "unreadable mask": "a segmentation that cannot be understood; the box is kept",
+    "unreadable region": "a region that cannot be understood; left out",
+    "unreadable row": "a row with more values than there are columns; left out",
+    "contradicting row": "a row says other things of its image than the first one, which counts",
+    "unreadable moment": "when the image was taken cannot be understood; left open",
+    "unlabelled image": "a task without a submitted annotation; the image comes in without labels",
+    "several annotations": "a task with more than one annotation; the newest counts",
+    "name that does not fit": "the file name does not match --name-pattern, which says nothing of this image",
+    "another patient": "the record holds another patient or day for an image that was there already; it stays",
+    "slide of several patients": "all images of these patients go into one split; give slides unique names",
+    "patient in several splits": "images of one patient lie in more than one split, which flatters the test",
 }
 
 # Names seen in the wild, lower case and single spaces, for our classes and "difficult".
@@ -69,11 +89,25 @@ def _singular(name: str) -> str:
 
 @dataclass(frozen=True)
 class SourceObject:
-    """One cell of a source. label: a class or "difficult"; box: xyxy px as written; mask: COCO RLE of the image."""
+    """One cell of a source. label: a class or "difficult"; box: xyxy px as written; mask: COCO RLE of the image.
+
+    shape: what was drawn, rectangle | ellipse | polygon | brush; key: the cell's own, to be kept; expert, decided_at:
+    who said it and when. Each None where the source does not say.
+    """
 
     label: str
-    box: tuple[float, float, float, float]
+    box: Box
     mask: Rle | None = None
+    shape: str | None = None
+    key: str | None = None
+    expert: str | None = None
+    decided_at: datetime | None = None
+
+    def content(self) -> dict[str, Any]:
+        """What the source says, for the review that records it; masks are kept with the label."""
+        moment = self.decided_at.isoformat() if self.decided_at else None
+        said = {"label": self.label, "box": list(self.box), "shape": self.shape, "expert": self.expert}
+        return {name: value for name, value in {**said, "decided_at": moment}.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -89,8 +123,9 @@ class SourceImage:
     """One image of a source with its objects; nothing of it is decoded yet.
 
     file: name within the source, None when the image is not there. name: the image's own file name.
-    width, height: as the record says, None when it does not. md5: as the record says. group: slide, or None.
-    official_split: train | validation | test, or None. problems: what was wrong with this record.
+    width, height, checksum (md5 or sha256, hex), dataset (the one it belonged to before), group (slide), patient,
+    taken_at, official_split (train | validation | test): as the record says, None when it does not.
+    labelled: whether `objects` are all its cells; else nobody labelled it. problems: what was wrong with the record.
     """
 
     name: str
@@ -98,9 +133,13 @@ class SourceImage:
     opener: Opener = field(repr=False, compare=False)
     width: int | None = None
     height: int | None = None
-    md5: str | None = None
+    checksum: str | None = None
+    dataset: str | None = None
     group: str | None = None
+    patient: str | None = None
+    taken_at: datetime | None = None
     official_split: str | None = None
+    labelled: bool = True
     objects: tuple[SourceObject, ...] = ()
     problems: tuple[Problem, ...] = ()
 
@@ -132,31 +171,26 @@ class SourceImage:
         return kept, problems
 
 
-def read_box(values: object) -> tuple[float, float, float, float] | None:
-    """Four finite floats from a sequence of numbers or numeric strings, or None."""
-    if not isinstance(values, (list, tuple)) or len(values) != 4:
-        return None
-    try:
-        a, b, c, d = (float(v) for v in values)
-    except (TypeError, ValueError):
-        return None
-    if not all(abs(n) < 1e7 for n in (a, b, c, d)):  # also refuses NaN and infinities
-        return None
-    return a, b, c, d
+def read_facts(
+    name: str, annotation: str, said: Mapping[str, Any], *, group: object, taken_at: object
+) -> tuple[dict[str, Any], list[Problem]]:
+    """What a record says of its image besides its cells, as fields of a SourceImage, and what could not be understood.
 
-
-def read_size(value: object) -> int | None:
-    """A positive whole number of pixels, or None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**6 else None
-
-
-def official_split(annotation: str) -> str | None:
-    """The split an annotation file's name promises: test.json, valid/_annotations.json, instances_train2017.json."""
-    words = re.findall("[a-z]+", annotation.lower())
-    for split, names in (("test", {"test"}), ("validation", {"val", "valid", "validation"})):
-        if names & set(words):
-            return split
-    return "train" if {"train", "training"} & set(words) else None
+    said: values by the names that all formats share; group and taken_at, whose names differ, come apart.
+    """
+    moment = read_moment(taken_at)
+    unreadable = moment is None and taken_at != 0 and not is_blank(taken_at)
+    facts = {
+        "width": read_size(said.get("width")),
+        "height": read_size(said.get("height")),
+        "checksum": read_checksum(said.get("sha256")),
+        "dataset": read_name(said.get("dataset")),
+        "group": read_name(group),
+        "patient": read_name(said.get("patient")),
+        "taken_at": moment,
+        "official_split": official_split(str(said.get("split"))) or official_split(annotation),
+    }
+    return facts, [Problem("unreadable moment", f"{name}: {str(taken_at)[:80]}")] if unreadable else []
 
 
 def read_objects(
@@ -184,9 +218,7 @@ def read_objects(
     return tuple(objects), tuple(problems)
 
 
-def clip_box(
-    box: tuple[float, float, float, float], width: int, height: int
-) -> tuple[tuple[float, float, float, float] | None, bool]:
+def clip_box(box: Box, width: int, height: int) -> tuple[Box | None, bool]:
     """(box clipped to the image, whether clipping changed it by more than half a pixel).
 
     The box is None when less than 2 px of it are inside.
@@ -197,8 +229,3 @@ def clip_box(
     if clipped[2] - clipped[0] < MIN_SIDE_PX or clipped[3] - clipped[1] < MIN_SIDE_PX:
         return None, changed
     return clipped, changed
-
-
-def as_list(value: Any) -> list[Any]:
-    """The value when it is a list, else an empty one: a record without objects is an image without cells."""
-    return value if isinstance(value, list) else []

@@ -161,16 +161,22 @@ def _complaint(controls: Iterable[LabelControl]) -> str:
     )
 
 
-def default_config() -> str:
-    """The configuration of projects we create: one rectangle per cell, one hotkey per label, wheel zoom."""
-    labels = "\n".join(
-        f"    <Label value={quoteattr(name)} background={quoteattr(colour)} hotkey={quoteattr(str(number))}/>"
-        for number, (name, colour) in enumerate(COLOURS.items(), start=1)
-    )
+def default_config(outlines: bool = False) -> str:
+    """The configuration of projects we create: one rectangle per cell, one hotkey per label, wheel zoom.
+
+    outlines: with a brush of the same labels beside it, for outlines pixel by pixel.
+    """
+    labels, brush = [], []
+    for number, (name, colour) in enumerate(COLOURS.items(), start=1):
+        label = f"    <Label value={quoteattr(name)} background={quoteattr(colour)}"
+        labels.append(f"{label} hotkey={quoteattr(str(number))}/>\n")
+        brush.append(f"{label}/>\n")
+    second = f"""  <BrushLabels name="outline" toName="image" showInline="true">
+{"".join(brush)}  </BrushLabels>
+"""
     return f"""<View>
   <RectangleLabels name="cell" toName="image" canRotate="false" strokeWidth="2" opacity="0.1" showInline="true">
-{labels}
-  </RectangleLabels>
-  <Image name="image" value="$image" zoom="true" zoomControl="true" rotateControl="false"/>
+{"".join(labels)}  </RectangleLabels>
+{second if outlines else ""}  <Image name="image" value="$image" zoom="true" zoomControl="true" rotateControl="false"/>
 </View>
 """

@@ -143,7 +143,7 @@ def test_records_left_out_are_told(smears: Path, capsys: pytest.CaptureFixture[s
     ("arguments", "said"),
     [
         (("--images", "{}/nowhere"), "expected a folder of images"),
-        (("--images", "{}/data", "--annotations", "{}/none.json"), "expected a readable .json file"),
+        (("--images", "{}/data", "--annotations", "{}/none.json"), "expected a readable annotation file"),
         (("--images", "{}/data", "--annotations", "{}/test.json", "--format", "iml"), "in the format of iml"),
         (("--images", "{}", "--annotations", "{}/elsewhere.json"), "none can be used"),
         (("--images", "{}/data", "--version", "3"), "expected one of them, got both"),

@@ -29,13 +29,13 @@ def test_a_record_is_read_with_rows_as_y(tmp_path: Path) -> None:
     ]
     assert image.group is None
     assert image.official_split == "train"
-    assert image.md5 is None
+    assert image.checksum is None
 
 
 def test_the_test_file_promises_test_and_gives_md5(tmp_path: Path) -> None:
     (image,) = read(tmp_path, bbbc041_record("a.jpg", md5="A" * 32), file="test.json")
     assert image.official_split == "test"
-    assert image.md5 == "a" * 32
+    assert image.checksum == "a" * 32
     assert image.file is None
 
 
@@ -56,7 +56,7 @@ def test_damaged_parts_of_a_record_do_no_harm(tmp_path: Path) -> None:
         {"category": "platelet", "bounding_box": record["objects"][0]["bounding_box"]},
     ]
     (image,) = read(tmp_path, record)
-    assert (image.width, image.md5, len(image.objects)) == (None, None, 1)
+    assert (image.width, image.checksum, len(image.objects)) == (None, None, 1)
     assert [problem.kind for problem in image.problems] == ["unreadable box", "unknown category"]
 
 
@@ -76,7 +76,7 @@ def test_the_real_set_as_far_as_it_is_here(data_root: Path) -> None:
     here = [image for image in images if image.file is not None]
     assert Counter(image.official_split for image in here) == {"train": 59, "test": 1}
     assert not any(image.problems for image in images)
-    assert sum(image.md5 is not None for image in images) == 120
+    assert sum(image.checksum is not None for image in images) == 120
     cells = Counter(thing.label for image in images if image.official_split == "train" for thing in image.objects)
     assert cells == {
         "red blood cell": 77420, "trophozoite": 1473, "ring": 353, "difficult": 441, "schizont": 179, "gametocyte": 144,

@@ -14,7 +14,7 @@ from tests.al_loop.sources import bbbc041_record, write_bbbc041, write_image, wr
 
 def test_a_folder_without_annotations_is_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", 1)
-    with pytest.raises(UnusableAnnotations, match=r"got no \.json file and 1 other files"):
+    with pytest.raises(UnusableAnnotations, match=r"got no annotation file and 1 other files"):
         read_source(tmp_path)
 
 
@@ -30,7 +30,9 @@ def test_a_format_can_be_named_and_is_checked(tmp_path: Path) -> None:
     assert len(read_source(tmp_path, "bbbc041")) == 4
     with pytest.raises(UnusableAnnotations, match="format of iml"):
         read_source(tmp_path, "iml")
-    with pytest.raises(UnusableAnnotations, match="expected one of bbbc041, iml, coco, rendered"):
+    with pytest.raises(
+        UnusableAnnotations, match="expected one of bbbc041, iml, coco, label-studio, csv, parquet, rendered"
+    ):
         read_source(tmp_path, "voc")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from al_loop.formats.documents import read_documents
 from al_loop.formats.opener import (
     MAX_ANNOTATION_BYTES,
     MAX_IMAGE_BYTES,
@@ -14,7 +15,6 @@ from al_loop.formats.opener import (
     ImageIndex,
     ZipOpener,
     open_source,
-    read_documents,
 )
 from backend.errors import ImageRefused, UnusableAnnotations
 from tests.al_loop.sources import zip_folder

@@ -1,8 +1,6 @@
-"""What all formats share: names of categories, numbers as strings, clipping, and the counting of problems."""
+"""What all formats share: names of categories, clipping, and the counting of problems."""
 
 from __future__ import annotations
-
-import math
 
 import pytest
 from hypothesis import given
@@ -14,8 +12,6 @@ from al_loop.formats.records import (
     SourceObject,
     canonical_label,
     clip_box,
-    official_split,
-    read_box,
     read_objects,
 )
 from backend.instances import CLASSES, DIFFICULT
@@ -38,12 +34,6 @@ def test_aliases(spelt: str, label: str) -> None:
 @pytest.mark.parametrize("unknown", ["platelet", "", "ringer", None, 3, ["ring"]])
 def test_other_names_are_unknown(unknown: object) -> None:
     assert canonical_label(unknown) is None
-
-
-def test_boxes_are_four_finite_numbers_or_nothing() -> None:
-    assert read_box(["1", 2.5, "3e1", 40]) == (1.0, 2.5, 30.0, 40.0)
-    for bad in ([1, 2, 3], [1, 2, 3, "wide"], [1, 2, 3, None], [0, 0, math.inf, 1], ["nan", 0, 1, 1], "1234", None):
-        assert read_box(bad) is None
 
 
 @given(st.tuples(*[st.floats(-200, 300)] * 4))
@@ -84,18 +74,3 @@ def test_objects_are_clipped_or_dropped_against_the_real_image() -> None:
     assert [problem.kind for problem in problems] == ["box outside the image", "degenerate box", "degenerate box"]
     with pytest.raises(FileNotFoundError, match=r"a\.png"), image.open():
         pass
-
-
-@pytest.mark.parametrize(
-    ("file", "split"),
-    [
-        ("test.json", "test"),
-        ("training.json", "train"),
-        ("valid/_annotations.coco.json", "validation"),
-        ("annotations/instances_val2017.json", "validation"),
-        ("annotations.json", None),
-        ("latest.json", None),
-    ],
-)
-def test_file_names_promise_a_split(file: str, split: str | None) -> None:
-    assert official_split(file) == split
