@@ -22,11 +22,10 @@ from al_loop import export_bbbc041, export_coco, export_label_studio, export_tab
 from al_loop.dataset import Files
 from al_loop.export_report import ExportedCell, ExportedImage, ExportReport, Tally
 from al_loop.formats.label_studio import SUFFIXES
-from al_loop.formats.values import read_moment
 from backend.errors import NotEnoughData, SettingRefused
 from db.exports import Scope, answers, complete, incomplete
 from db.labels import LiveLabel, current_labels
-from db.models import Image, Split
+from db.models import Image
 from db.session import Database
 
 OnProgress = Callable[[int, int, str], None]  # images done, images in all, what is going on
@@ -51,14 +50,6 @@ WRITERS: dict[str, Writer] = {
     "label-studio": Writer(export_label_studio.write, export_label_studio.LACKS),
     "bbbc041": Writer(export_bbbc041.write, export_bbbc041.LACKS, "md5"),
 }
-
-
-def asked(split: str | None = None, group: str | None = None, as_of: str | None = None) -> Scope:
-    """Which images and which moment a person asks for. Raises SettingRefused for a moment that is none."""
-    moment = None if as_of is None else read_moment(as_of)
-    if as_of is not None and moment is None:
-        raise SettingRefused(f"--as-of: expected a moment in ISO 8601, such as 2026-06-30T18:00+02:00, got {as_of!r}")
-    return Scope(None if split is None else Split(split), group, moment)
 
 
 def export(
@@ -100,15 +91,17 @@ def export(
 
 def _count_left_out(session: Session, images: Sequence[Image], scope: Scope, tally: Tally) -> None:
     """Count what an export of these images leaves out. Raises NotEnoughData when there are none."""
-    partly, unlabelled = incomplete(session, scope)
+    spoken_of, silent = incomplete(session, scope)
+    on_parts = current_labels(session, spoken_of, scope.as_of)
+    partly = len({label.image_id for label in on_parts})
+    unlabelled = silent + len(spoken_of) - partly  # what was said of some was withdrawn
     if not images:
         raise NotEnoughData(
-            f"expected completely labelled images to export, found none ({len(partly)} labelled in part, {unlabelled} "
+            f"expected completely labelled images to export, found none ({partly} labelled in part, {unlabelled} "
             "not at all); review or import some, or ask for another split, group or moment"
         )
-    on_parts = current_labels(session, partly, scope.as_of)
     given, later = answers(session, [image.id for image in images], scope.as_of)
-    tally.left_out["images labelled in part"] = len(partly)
+    tally.left_out["images labelled in part"] = partly
     tally.left_out["labels on such images"] = sum(label.label is not None for label in on_parts)
     tally.left_out["images without labels"] = unlabelled
     tally.left_out["earlier answers"] = given  # less the current ones, as they are exported

@@ -14,6 +14,7 @@ from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from db.chunks import chunks
+from db.history import moment
 from db.models import Image, LabelRevision, Review, ReviewStatus, Split, Way
 
 
@@ -24,6 +25,11 @@ class Scope:
     split: Split | None = None
     group: str | None = None
     as_of: datetime | None = None
+
+    @classmethod
+    def of(cls, split: str | None, group: str | None, as_of: str | None) -> Scope:
+        """As a person asks. Raises UnusableQuestion for a moment that is none."""
+        return cls(None if split is None else Split(split), group, None if as_of is None else moment(as_of))
 
     def narrow(self, query: Select[Any]) -> Select[Any]:
         """The query over images, with these conditions."""
@@ -49,15 +55,15 @@ def complete(session: Session, scope: Scope) -> Sequence[Image]:
 
 
 def incomplete(session: Session, scope: Scope) -> tuple[list[int], int]:
-    """Ids of the images with answers about some of their cells only, and how many images have none at all."""
+    """Ids of the other images of which anything was said by then, withdrawn or not, and the number of the rest."""
     said = select(LabelRevision.image_id)
     query = scope.narrow(select(Image.id).where(Image.id.not_in(_complete(scope.as_of))))
     if scope.as_of is not None:
         said = said.where(LabelRevision.decided_at <= scope.as_of)
         query = query.where(Image.created_at <= scope.as_of)
-    partly = list(session.scalars(query.where(Image.id.in_(said)).order_by(Image.id)))
+    spoken_of = list(session.scalars(query.where(Image.id.in_(said)).order_by(Image.id)))
     total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
-    return partly, total - len(partly)
+    return spoken_of, total - len(spoken_of)
 
 
 def answers(session: Session, image_ids: Collection[int], as_of: datetime | None) -> tuple[int, int]:

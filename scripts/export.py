@@ -24,12 +24,12 @@ def export(
 
     Example: cellloop export coco labels-in-june --as-of 2026-06-30T18:00 --split train
     """
-    from al_loop.export import asked
     from al_loop.export import export as export_to
+    from db.exports import Scope
     from scripts.composition import open_loop
 
     loop = open_loop()
-    scope = asked(split and split.value, group, as_of)
+    scope = Scope.of(split and split.value, group, as_of)
     with console.progress("exporting") as advance:
         report = export_to(loop.database, loop.store, format.value, out, scope, with_images=images, on_progress=advance)
     if as_json:

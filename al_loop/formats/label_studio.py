@@ -119,7 +119,7 @@ def _read_result(name: str, result: list[Any], facts: dict[str, Any]) -> tuple[l
 
 def _config_of(regions: list[dict[str, Any]]) -> LabelConfig:
     """The controls that drew these regions: a task names them and says what they draw."""
-    kinds = {str(item.get("from_name")): str(item.get("type")) for item in regions if item.get("type") in TAGS}
+    kinds = {str(item.get("from_name")): str(item.get("type")) for item in regions if str(item.get("type")) in TAGS}
     return LabelConfig("image", "image", tuple(LabelControl(TAGS[kind], name, ()) for name, kind in kinds.items()))
 
 

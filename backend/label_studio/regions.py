@@ -168,7 +168,7 @@ def from_regions(result: Sequence[Any], config: LabelConfig, image_size: tuple[i
             continue
         try:
             region = _parse(item, control, image_size)
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else error
             problems.append(f"region {number} ({str(item.get('id'))[:MAX_KEY]}): {what}")
             continue

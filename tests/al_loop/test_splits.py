@@ -113,3 +113,40 @@ def test_real_iml_is_split_by_whole_blocks_with_every_stage_in_the_ruler(data_ro
     for stage in INFECTED:
         total = sum(cells[split][stage] for split in cells)
         assert 0.1 <= cells["test"][stage] / total <= 0.45, stage
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 9),
+            st.frozensets(st.sampled_from("abcdef"), max_size=2),
+            st.sampled_from([None, None, None, "train", "validation", "test"]),
+            st.booleans(),
+        ),
+        max_size=12,
+    )
+)
+def test_a_patient_is_in_one_split(rows: list[tuple[int, frozenset[str], str | None, bool]]) -> None:
+    """Unless the patient's groups were divided before; then new ones join the one nobody trains on."""
+    groups = [
+        Group(str(i), n, {}, split if settled else None, None if settled else split, patients)
+        for i, (n, patients, split, settled) in enumerate(rows)
+    ]
+    splits = assign_splits(groups)
+    assert all(splits[group.name] == group.fixed for group in groups if group.fixed)
+    assert splits == assign_splits(groups[::-1])
+    for patient in "abcdef":
+        own = [group for group in groups if patient in group.patients]
+        assert len({splits[group.name] for group in own if not group.fixed}) <= 1
+        if len({group.fixed for group in own if group.fixed}) <= 1 and all(len(g.patients) < 2 for g in groups):
+            assert len({splits[group.name] for group in own}) <= 1
+
+
+def test_people_are_found_through_shared_slides() -> None:
+    chain = [Group(name, 1, patients=frozenset(who)) for name, who in (("1", "ab"), ("2", "bc"), ("3", "cd"))]
+    alone = [Group(f"x{n}", 1) for n in range(9)]
+    splits = assign_splits([*chain, Group("4", 1, fixed="test", patients=frozenset("d")), *alone])
+    assert [splits[name] for name in "1234"] == ["test"] * 4
+    promised = assign_splits([Group("5", 1, promised="test", patients=frozenset("a")), *chain, *alone])
+    assert {promised[name] for name in ("1", "5")} == {"test"}

@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from al_loop.export import WRITERS
 from al_loop.formats.detect import FORMATS
 from al_loop.judge import VIEWS
 from backend.errors import ImageRefused
 from backend.history.periods import PERIODS
 from backend.instances import ROLES
+from db import models
 from db.errors import NotFound
 from scripts import cli, console
-from scripts.options import Format, Period, Role, View
+from scripts.options import ExportFormat, Format, Period, Role, Split, View
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -80,6 +82,8 @@ def test_roles_offered_are_the_roles_there_are() -> None:
     assert tuple(role.value for role in Role) == ROLES
     assert tuple(view.value for view in View) == VIEWS
     assert sorted(name.value for name in Format) == sorted(FORMATS)
+    assert [name.value for name in ExportFormat] == list(WRITERS)
+    assert [name.value for name in Split] == [split.value for split in models.Split]
     assert [period.value for period in Period] == list(PERIODS)
 
 
