@@ -14,6 +14,7 @@ from sqlalchemy import select
 from al_loop.export import WRITERS, export, file_names
 from al_loop.formats.detect import detect_format, read_source
 from al_loop.import_images import import_images
+from al_loop.labelled_files import read_labelled
 from backend.errors import NotEnoughData, SettingRefused, StoredFileCorrupt
 from backend.store import FileStore
 from db.exports import Scope
@@ -164,6 +165,15 @@ def test_names_and_hashes_only_need_the_images_beside_them(
     report_again = import_images(again, FileStore(tmp_path / "other"), out)
     assert report_again.problems == {"checksum mismatch": 1}
     assert sum(report_again.added.values()) == 3
+
+
+def test_what_was_exported_can_be_evaluated_where_it_lies(record: Database, store: FileStore, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export(record, store, "parquet", out, ALL)
+    for files, problems in (read_labelled(out), read_labelled(out / "images", out / "labels.parquet", "parquet")):
+        assert problems == []
+        assert sum(len(file.labelled.cells) for file in files) == 6
+        assert sum(cell.mask is not None for file in files for cell in file.labelled.cells) == 3
 
 
 def test_a_folder_is_whole_or_not_there(record: Database, store: FileStore, tmp_path: Path) -> None:

@@ -44,6 +44,16 @@ def test_a_read_only_session_is_refused_writes(database: Database) -> None:
         builders.add_image(session)
 
 
+def test_a_read_only_session_sees_one_moment(database: Database) -> None:
+    with database.session(read_only=True) as reading:
+        assert images.pool(reading) == []
+        with database.session() as session:
+            builders.add_image(session)
+        assert images.pool(reading) == []
+    with database.session(read_only=True) as reading:
+        assert len(images.pool(reading)) == 1
+
+
 def test_four_threads_that_read_and_then_write_lose_nothing(database: Database) -> None:
     """The pattern that fails with "database is locked" when SQLite begins deferred."""
 
