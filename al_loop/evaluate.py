@@ -7,7 +7,7 @@ before its pair is measured; the test split decides nothing but the verdict.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +17,15 @@ from al_loop.bench import Bench
 from al_loop.calibrate_pair import fit_pair
 from al_loop.context import Loop
 from al_loop.dataset import LabelledImage
-from al_loop.metrics import EvaluationReport, evaluate_detections
+from al_loop.judge_calibration import calibration
+from al_loop.judge_cells import assign
+from al_loop.judge_counts import Reliability
+from al_loop.judge_numbers import Number
+from al_loop.metrics import EvaluationReport, evaluate_detections, resampled_weights
 from al_loop.ruler import RULER, Ruler, load_ruler
 from backend.errors import NotEnoughData
 from backend.fuse import FusionConfig, fuse
-from backend.instances import ROLES, Instances
+from backend.instances import CLASSES, ROLES, Instances
 from backend.preannotate import Pair
 from db.models import ModelVersion
 from db.runs import MetricRow, add_evaluation, evaluation_of
@@ -29,6 +33,8 @@ from db.session import Database
 from db.versions import active, get
 
 log = logging.getLogger("cellloop.evaluate")
+
+RESAMPLES = 1000
 
 Report = Callable[[int, int], None]
 Reader = Callable[[LabelledImage], NDArray[np.uint8]]
@@ -58,6 +64,12 @@ def score(images: Sequence[LabelledImage], detections: Sequence[Instances], *, s
     return evaluate_detections(
         [image.truth() for image in images], detections, [image.ignore_boxes() for image in images], seed=seed
     )
+
+
+def reliability(images: Sequence[LabelledImage], detections: Sequence[Instances]) -> dict[str, Reliability]:
+    """What detections claim and how often it is so, by group: infected, suspected, top and cell."""
+    pairs = zip(images, detections, strict=True)
+    return calibration([assign(image.truth(), image.ignore_boxes(), seen) for image, seen in pairs], CLASSES)
 
 
 @dataclass(frozen=True)
@@ -122,15 +134,29 @@ def evaluate_contestant(
             seen[column] += bench.see(weights, [image])
             on_progress(column * len(ruler.images) + done, total)
     settings = FusionConfig.from_json(pair.fusion)
-    report = score(ruler.images, [fuse(a, b, settings).cells for a, b in zip(*seen, strict=True)])
-    return store_evaluation(loop.database, pair.id, ruler, report)
+    fused = [fuse(a, b, settings).cells for a, b in zip(*seen, strict=True)]
+    return store_evaluation(loop.database, pair.id, ruler, score(ruler.images, fused), reliability(ruler.images, fused))
 
 
-def store_evaluation(database: Database, pair_id: int, ruler: Ruler, report: EvaluationReport) -> int:
-    """Append a report with its numbers as rows; the evaluation's id."""
+def store_evaluation(
+    database: Database, pair_id: int, ruler: Ruler, report: EvaluationReport, curves: Mapping[str, Reliability]
+) -> int:
+    """Append a report and its reliability curves with their numbers as rows; the evaluation's id.
+
+    A calibration error is called `ece_` and its group; its n is the number of detections.
+    """
     rows = [
         MetricRow(metric.name, metric.value, metric.n, metric.class_name, metric.low, metric.high)
         for metric in report.values
     ]
+    weights = resampled_weights(report.images, RESAMPLES, seed=0)
+    for group, curve in curves.items():
+        error = Number.of(curve.error, weights)
+        low, high = error.interval() or (None, None)
+        rows.append(MetricRow(f"ece_{group}", error.value, int(curve.count.sum()), "", low, high))
+    content = report.to_json() | {
+        "reliability": {group: curve.bins_to_json() for group, curve in curves.items()},
+        "reliability_by_image": {group: curve.images_to_json() for group, curve in curves.items()},
+    }
     with database.session() as session:
-        return add_evaluation(session, pair_id, RULER, ruler.sha256, report.to_json(), rows).id
+        return add_evaluation(session, pair_id, RULER, ruler.sha256, content, rows).id

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from al_loop.judge_ap import IOUS, coco_ap, resampled_ap
+from al_loop.judge_calibration import calibration
 from al_loop.judge_cells import Assigned, Decisions, assign, best_decisions
-from al_loop.judge_counts import Counts, Reliability, agreement
+from al_loop.judge_counts import Counts, agreement
 from al_loop.judge_numbers import Judgement, Key, Number, Verdict, mean
 from al_loop.metrics import (
     POOLED,
@@ -32,7 +33,6 @@ from backend.instances import CLASS_INDEX, CLASSES, INFECTED, INFECTED_INDEX, RO
 FUSED = "fused"
 VIEWS: tuple[str, ...] = (*ROLES, FUSED)
 FROC = (0.1, 0.25, 0.5, 1.0, 2.0)  # false positives per image at which infected recall is read
-SUSPECTED = 0.05  # P(infected) from which a cell is not plainly healthy
 # A detector alone calls a cell what is more likely than not one; fused cells are called as the expert is shown them.
 THRESHOLDS: Mapping[str, float] = {FUSED: FusionConfig().show_threshold}
 DEFAULT_THRESHOLD = 0.5
@@ -88,16 +88,16 @@ def _verdict(
     numbers, matches = _average_precisions(truths, ignore, seen, known, weights, every_interval)
     assigned = [assign(truth, regions, found) for truth, regions, found in zip(truths, ignore, seen, strict=True)]
     decisions, counts = Decisions.of(assigned, threshold), Counts.of(assigned, threshold)
-    calibration = _calibration(assigned, known)
+    reliability = calibration(assigned, known)
     for allowed in FROC:
         key = f"infected_recall_at_{allowed:g}fp"
         recall = partial(recall_at_false_positives, matches[POOLED], per_image=allowed)
         numbers[key,] = Number.of(recall, weights)
     numbers |= _decided(assigned, decisions, known, weights)
-    numbers |= {("calibration_error", group): Number.of(table.error, weights) for group, table in calibration.items()}
+    numbers |= {("calibration_error", group): Number.of(table.error, weights) for group, table in reliability.items()}
     if len(known) == len(CLASSES):
         numbers |= _counted(counts, weights)
-    return Verdict(numbers, matches, assigned, decisions, counts, calibration)
+    return Verdict(numbers, matches, assigned, decisions, counts, reliability)
 
 
 def _average_precisions(
@@ -125,28 +125,6 @@ def _average_precisions(
         numbers[f"stages_{title}",] = mean([table[name] for name in INFECTED])
         numbers[f"pooled_infected_{title}",] = table[POOLED]
     return numbers, by_iou[0]
-
-
-def _calibration(assigned: Sequence[Assigned], known: Sequence[str]) -> dict[str, Reliability]:
-    """Is P(cell) right, and P(infected); and that where infection is not plainly absent ("suspected", harder)?"""
-    counted = [image.counted for image in assigned]
-    suspected = [image.counted & (image.infected >= SUSPECTED) for image in assigned]
-    sick = [image.is_infected() for image in assigned]
-    groups = {
-        "infected": ([a.infected[keep] for a, keep in zip(assigned, counted, strict=True)], counted, sick),
-        "suspected": ([a.infected[keep] for a, keep in zip(assigned, suspected, strict=True)], suspected, sick),
-        "cell": (
-            [a.presence[keep] for a, keep in zip(assigned, counted, strict=True)],
-            counted,
-            [a.truth >= 0 for a in assigned],
-        ),
-    }
-    if len(known) < len(CLASSES):
-        groups.pop("cell")  # a detector of infected cells says nothing about cells in general
-    return {
-        name: Reliability.of(claims, [y[keep] for y, keep in zip(truth, among, strict=True)])
-        for name, (claims, among, truth) in groups.items()
-    }
 
 
 def _decided(

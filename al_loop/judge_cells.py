@@ -29,7 +29,7 @@ class Assigned:
 
     truth: (D,) int64, index of a true cell or -1. counted: (D,) bool, False on a region to ignore (neither right nor
     wrong). presence: (D,) float64, P(there is a cell). infected: (D,) float64, P(an infected cell). red: (D,) float64.
-    labels: (D,) int64. true_labels: (T,) int64.
+    labels: (D,) int64. called: (D,) float64, P(a cell of that label). true_labels: (T,) int64.
     """
 
     truth: NDArray[np.int64]
@@ -38,6 +38,7 @@ class Assigned:
     infected: Floats
     red: Floats
     labels: NDArray[np.int64]
+    called: Floats
     true_labels: NDArray[np.int64]
 
     def decided(self, threshold: float) -> NDArray[np.bool_]:
@@ -81,6 +82,7 @@ def assign(truth: Instances, regions: NDArray[Any], seen: Instances) -> Assigned
         infected=seen.probabilities[:, INFECTED_INDEX].sum(axis=1, dtype=np.float64),
         red=seen.probabilities[:, 0].astype(np.float64),
         labels=seen.labels,
+        called=seen.probabilities[np.arange(len(seen)), seen.labels].astype(np.float64),
         true_labels=truth.labels,
     )
 

@@ -130,3 +130,12 @@ class Reliability:
         n = self.count.sum(axis=0)
         held = n > 0
         return self.claimed.sum(axis=0)[held] / n[held], self.observed.sum(axis=0)[held] / n[held], n[held]
+
+    def bins_to_json(self) -> dict[str, list[float]]:
+        """The curve, by column."""
+        claimed, observed, n = self.curve()
+        return {"claimed": claimed.round(6).tolist(), "observed": observed.round(6).tolist(), "n": n.tolist()}
+
+    def images_to_json(self) -> dict[str, list[list[float]]]:
+        """The sums per image and bin: what a paired comparison of two evaluations resamples."""
+        return {"claimed": self.claimed.round(6).tolist(), "observed": self.observed.tolist(), "n": self.count.tolist()}

@@ -178,6 +178,19 @@ def metrics_of(session: Session, evaluation_id: int) -> dict[tuple[str, str], Me
     }
 
 
+def reliability_of(session: Session, evaluation_id: int) -> dict[str, dict[str, list[float]]]:
+    """Reliability curves of an evaluation by group ("infected", "suspected", "top", "cell"), without its whole report.
+
+    Of each: "claimed" (mean probability), "observed" (share that it was so) and "n" (detections), by bin of equal mass.
+    Empty where none were stored, as in evaluations of earlier times. Raises NotFound.
+    """
+    query = select(Evaluation.report["reliability"]).where(Evaluation.id == evaluation_id)
+    found = session.execute(query).one_or_none()
+    if found is None:
+        raise NotFound(f"expected an evaluation with id {evaluation_id}, found none")
+    return found[0] or {}
+
+
 def newest_evaluation(session: Session, pair_id: int) -> Evaluation | None:
     """The newest evaluation of this pair on any split."""
     query = select(Evaluation).where(Evaluation.pair_id == pair_id).order_by(Evaluation.id.desc()).limit(1)

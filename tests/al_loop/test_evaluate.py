@@ -14,6 +14,7 @@ from al_loop.bench import Bench
 from al_loop.context import Loop
 from al_loop.dataset import LabelledCell, LabelledImage
 from al_loop.evaluate import evaluate_candidate, evaluate_pair
+from al_loop.judge_counts import Reliability
 from al_loop.metrics import POOLED
 from al_loop.promote import decide, promote, rollback
 from al_loop.ruler import freeze_ruler
@@ -165,6 +166,29 @@ def test_candidate_and_incumbent_are_measured_once_each_on_the_same_ruler(loop: 
         serving = versions.active_pair(session)
         assert serving.infected_id == incumbent
         assert runs.evaluation_of(session, serving.id, evaluation.split_sha256) is not None
+
+
+def test_calibration_is_stored_with_an_evaluation(loop: Loop) -> None:
+    bench, _, candidate = contest(loop, DiscDetector("infected"))
+    evaluation_id = evaluate_candidate(loop, candidate, bench=bench)
+    with loop.database.session(read_only=True) as session:
+        numbers = runs.metrics_of(session, evaluation_id)
+        curves = runs.reliability_of(session, evaluation_id)
+        report = runs.get_evaluation(session, evaluation_id).report
+    assert curves == report["reliability"]
+    assert set(curves) == {"infected", "suspected", "top", "cell"}
+    assert sum(curves["infected"]["n"]) == 2 * TEST_IMAGES == numbers["ece_infected", ""].n
+    for group, curve in curves.items():
+        error = numbers[f"ece_{group}", ""]
+        assert error.value is not None
+        assert error.low is not None
+        assert error.high is not None
+        assert error.low <= error.value <= error.high
+        claimed, observed, n = (np.array(curve[column]) for column in ("claimed", "observed", "n"))
+        assert error.value == pytest.approx(np.abs(claimed - observed) @ n / n.sum(), abs=1e-5)
+        sums = report["reliability_by_image"][group]
+        again = Reliability(*(np.array(sums[column]) for column in ("claimed", "observed", "n")))
+        assert again.error(np.ones((1, TEST_IMAGES), dtype=np.int64)) == pytest.approx([error.value], abs=1e-5)
 
 
 def test_an_equal_candidate_is_promoted_and_the_decision_repeats(loop: Loop) -> None:

@@ -160,3 +160,16 @@ def test_numbers_come_back_by_name_and_class(database: Database) -> None:
         assert found is not None
         assert (found.id, found.report, found.split) == (stored.id, {"images": 3}, "test")
         assert runs.evaluation_of(session, pair.id, "0" * 64) is None
+        assert runs.reliability_of(session, stored.id) == {}  # stored before there were curves
+
+
+def test_curves_come_back_without_the_report(database: Database) -> None:
+    curves = {"infected": {"claimed": [0.1, 0.9], "observed": [0.0, 1.0], "n": [20.0, 10.0]}}
+    with database.session() as session:
+        pair = add_active_pair(session)
+        report = {"matches": {"ring": {"scores": [0.5]}}, "reliability": curves}
+        stored = runs.add_evaluation(session, pair.id, "test", "f" * 64, report, [])
+    with database.session(read_only=True) as session:
+        assert runs.reliability_of(session, stored.id) == curves
+        with pytest.raises(NotFound, match=str(NOBODY)):
+            runs.reliability_of(session, NOBODY)
