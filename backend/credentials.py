@@ -41,7 +41,15 @@ class Credentials:
     @property
     def crop_key(self) -> bytes:
         """Signs the addresses of crops. Derived, so that credentials made before there were crops keep working."""
-        return hmac.new(self.api_token.encode(), b"cellloop crops", hashlib.sha256).digest()
+        return self._derived(b"cellloop crops")
+
+    @property
+    def session_key(self) -> bytes:
+        """Signs the dashboard's sessions; another token ends all of them."""
+        return self._derived(b"cellloop sessions")
+
+    def _derived(self, purpose: bytes) -> bytes:
+        return hmac.new(self.api_token.encode(), purpose, hashlib.sha256).digest()
 
     @classmethod
     def generate(cls) -> Credentials:

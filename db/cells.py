@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.errors import RecordError
-from db.labels import current_labels
+from db.errors import NotFound, RecordError
+from db.labels import current_labels, current_revisions
 from db.models import Cell, LabelRevision, PredictedCell, Prediction
 
 Box = tuple[float, float, float, float]  # xyxy, px
@@ -37,6 +37,14 @@ def add_cell(session: Session, image_id: int, key: str | None = None) -> Cell:
     cell = Cell(image_id=image_id, key=key or new_key())
     session.add(cell)
     session.flush()
+    return cell
+
+
+def get(session: Session, cell_id: int) -> Cell:
+    """The cell with this id. Raises NotFound."""
+    cell = session.get(Cell, cell_id)
+    if cell is None:
+        raise NotFound(f"expected a cell with id {cell_id}, found none")
     return cell
 
 
@@ -71,6 +79,18 @@ def places(session: Session, image_id: int) -> dict[int, Box]:
         if live.box is not None:
             found[live.cell_id] = live.box
     return found
+
+
+def place_of(session: Session, cell_id: int) -> Box | None:
+    """Where one cell lies, as `places` says it, in a time that does not grow with its image; None: nowhere."""
+    said, seen = LabelRevision, PredictedCell
+    drawn = select(said.x1, said.y1, said.x2, said.y2).where(said.cell_id == cell_id, said.x1.is_not(None))
+    newest = select(seen.x1, seen.y1, seen.x2, seen.y2).where(seen.cell_id == cell_id).order_by(seen.id.desc())
+    for query in (drawn.where(said.id.in_(current_revisions([cell_id]))), newest, drawn.order_by(said.id.desc())):
+        row = session.execute(query.limit(1)).first()
+        if row is not None:
+            return cast(Box, tuple(row))
+    return None
 
 
 def iou(a: Sequence[Box], b: Sequence[Box]) -> NDArray[np.float64]:

@@ -106,6 +106,18 @@ def in_several_splits(session: Session, patients: Iterable[str]) -> list[str]:
     return found
 
 
+def some(
+    session: Session, after: int = 0, most: int = 24, *, split: Split | None = None, beginning: str = ""
+) -> Sequence[Image]:
+    """The first images beyond this id, oldest first; of this split, and with names that begin so, when given."""
+    query = select(Image).where(Image.id > after)
+    if split is not None:
+        query = query.where(Image.split == split)
+    if beginning:
+        query = query.where(Image.name.startswith(beginning, autoescape=True))
+    return session.scalars(query.order_by(Image.id).limit(most)).all()
+
+
 def images_with_live_review(statuses: Iterable[ReviewStatus]) -> Select[int]:
     """A query for the ids of images with a thread whose last review, of the whole field, has one of these statuses."""
     last = select(func.max(Review.id)).where(Review.way == Way.field).group_by(Review.thread)

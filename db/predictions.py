@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from db.cells import Box, resolve_cells
 from db.errors import NotFound, RecordError
 from db.images import get, lock, pool_query
-from db.models import Cell, Image, PackedPrediction, PredictedCell, Prediction, PredictionRequest
+from db.models import Cell, Image, ModelPair, PackedPrediction, PredictedCell, Prediction, PredictionRequest
 from db.packed import EMBEDDING, pack
 
 
@@ -120,6 +120,13 @@ def newest_prediction(session: Session, image_id: int) -> Prediction | None:
     """The newest prediction of this image by any pair."""
     query = select(Prediction).where(Prediction.image_id == image_id).order_by(Prediction.id.desc()).limit(1)
     return session.scalar(query)
+
+
+def of_image(session: Session, image_id: int, most: int = 20) -> list[tuple[Prediction, ModelPair]]:
+    """The newest predictions of this image with the pairs that made them, newest first."""
+    query = select(Prediction, ModelPair).join(ModelPair, ModelPair.id == Prediction.pair_id)
+    query = query.where(Prediction.image_id == image_id).order_by(Prediction.id.desc()).limit(most)
+    return [(prediction, pair) for prediction, pair in session.execute(query)]
 
 
 def by_pair(session: Session, pair_id: int) -> dict[int, Prediction]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import case, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from db.chunks import chunks
@@ -132,12 +132,36 @@ def _locked(session: Session) -> Sequence[ReviewItem]:
     return session.scalars(query.with_for_update(key_share=True)).all()
 
 
-def pending(session: Session, way: Way | None = None) -> Sequence[ReviewItem]:
-    """What waits for an expert, the most valuable first; in this way of reviewing when given."""
+def pending(session: Session, way: Way | None = None, most: int | None = None) -> Sequence[ReviewItem]:
+    """What waits for an expert, the most valuable first; in this way of reviewing, and so many, when given."""
     query = select(ReviewItem).where(ReviewItem.status == ItemStatus.pending)
     if way is not None:
         query = query.where(ReviewItem.way == way)
-    return session.scalars(query.order_by(ReviewItem.score.desc(), ReviewItem.image_id, ReviewItem.id)).all()
+    query = query.order_by(ReviewItem.score.desc(), ReviewItem.image_id, ReviewItem.id)
+    return session.scalars(query.limit(most)).all()
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How many items of one kind wait, how many of them somebody has in hand, and since when the oldest does."""
+
+    way: Way
+    slot: Slot
+    items: int
+    in_hand: int
+    since: datetime
+
+
+def waiting(session: Session, moment: datetime | None = None) -> list[Waiting]:
+    """What waits at this moment (now), by way of reviewing and slot."""
+    in_hand = case((ReviewItem.assigned_until > (moment or now()), 1), else_=0)
+    query = (
+        select(ReviewItem.way, ReviewItem.slot, func.count(), func.sum(in_hand), func.min(ReviewItem.created_at))
+        .where(ReviewItem.status == ItemStatus.pending)
+        .group_by(ReviewItem.way, ReviewItem.slot)
+        .order_by(ReviewItem.way.desc(), ReviewItem.slot)
+    )
+    return [Waiting(way, slot, items, int(held), since) for way, slot, items, held, since in session.execute(query)]
 
 
 def add_items(session: Session, ranking_id: int, entries: Iterable[QueueEntry]) -> list[ReviewItem]:

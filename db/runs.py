@@ -66,6 +66,11 @@ def open_of(session: Session, role: str) -> TrainingRun | None:
     return session.scalar(select(TrainingRun).where(TrainingRun.role == role, TrainingRun.status.in_(OPEN)))
 
 
+def all_open(session: Session) -> Sequence[TrainingRun]:
+    """Every run that is queued or running, oldest first."""
+    return session.scalars(select(TrainingRun).where(TrainingRun.status.in_(OPEN)).order_by(TrainingRun.id)).all()
+
+
 def latest(session: Session, role: str, status: RunStatus | None = None) -> TrainingRun | None:
     """The newest run of this role; with this status when given."""
     query = select(TrainingRun).where(TrainingRun.role == role).order_by(TrainingRun.id.desc()).limit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -189,6 +189,11 @@ def decisions(session: Session, version_id: int | None = None) -> Sequence[Promo
     if version_id is not None:
         query = query.where(PromotionDecision.version_id == version_id)
     return session.scalars(query).all()
+
+
+def newest_decision_id(session: Session) -> int:
+    """Id of the last decision about any version, 0 when there is none."""
+    return session.scalar(select(func.max(PromotionDecision.id))) or 0
 
 
 def previous(session: Session, role: str) -> ModelVersion | None:

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from backend.api import crops, errors, health, history, predict, review_queue, status, webhook
+from backend.api import crops, errors, health, history, live, predict, review_queue, status, webhook
+from backend.api.dashboard.app import Beside, create_dashboard
 from backend.api.deps import Server
 from backend.api.limits import BodyLimit
 from backend.api.task_images import TaskImages
@@ -63,8 +64,9 @@ def create_app(settings: Settings | None = None, *, loader: PairLoader | None = 
         ),
         crops=CropCache(settings.home / "crops"),
     )
+    app.add_middleware(Beside, dashboard=create_dashboard(app.state.server))
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     errors.install(app)
-    for module in (health, predict, webhook, status, review_queue, history, crops):
+    for module in (health, predict, webhook, status, live, review_queue, history, crops):
         app.include_router(module.router)
     return app

@@ -12,8 +12,10 @@ import secrets
 
 from fastapi import Request
 
+from backend.api import session
 from backend.api.deps import ServerDep
-from backend.api.errors import Unauthorized
+from backend.api.errors import NotSignedIn, TokenExpected, Unauthorized
+from backend.credentials import Credentials
 
 
 async def ml_backend(request: Request, server: ServerDep) -> None:
@@ -33,9 +35,30 @@ async def webhook(request: Request, server: ServerDep) -> None:
 
 
 async def api(request: Request, server: ServerDep) -> None:
-    """`Authorization: Bearer <api token>` of our own API. Raises Unauthorized."""
-    if not _is_bearer(request, server.credentials.api_token):
-        raise Unauthorized("expected 'Authorization: Bearer <api_token>'; the token is in the home's credentials.json")
+    """`Authorization: Bearer <api token>` of our own API; for a GET the dashboard's session does. Raises TokenExpected.
+
+    A session never writes: whatever another page may talk a browser into, it changes nothing.
+    """
+    reads = request.method in ("GET", "HEAD") and signed_in(request, server.credentials)
+    if not reads and not _is_bearer(request, server.credentials.api_token):
+        raise TokenExpected("expected 'Authorization: Bearer <api_token>'; the token is in the home's credentials.json")
+
+
+async def page(request: Request, server: ServerDep) -> None:
+    """The dashboard's session. Raises NotSignedIn."""
+    if not signed_in(request, server.credentials):
+        raise NotSignedIn(f"{request.url.path}: expected a session of the dashboard, found none; sign in first")
+
+
+def signed_in(request: Request, credentials: Credentials) -> bool:
+    """Whether this request comes with a session that we gave and that still lasts."""
+    key = credentials.session_key
+    return session.lasts(request.cookies.get(session.cookie_name(key), ""), key)
+
+
+def is_api_token(given: str, credentials: Credentials) -> bool:
+    """Whether this is our API's token."""
+    return secrets.compare_digest(given.encode(), credentials.api_token.encode())
 
 
 def _header(request: Request, scheme: str) -> bytes | None:

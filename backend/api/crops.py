@@ -7,6 +7,7 @@ from another origin and may read it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 
 from fastapi import APIRouter, Request, Response
 
@@ -15,7 +16,7 @@ from backend.crop_address import item_of
 from backend.crop_view import VIEW, draw_crop, jpeg
 from backend.label_studio.cell_config import CROP_PX
 from db import assignments, cell_tasks
-from db.cell_tasks import AskedCell
+from db.cell_tasks import AskedCell, Box
 from db.models import ItemStatus
 
 router = APIRouter()
@@ -37,13 +38,28 @@ def crop(name: str, request: Request, server: ServerDep) -> Response:
     asked = _asked(server, item_id) if item_id is not None else None
     if asked is None:
         return Response(status_code=404, headers={"Access-Control-Allow-Origin": "*", "Cache-Control": "no-store"})
-    key = _key(asked)
-    headers = {**HEADERS, "ETag": f'"{key}"'}
+    return crop_reply(server, request, asked.sha256, asked.file, asked.box, HEADERS)
+
+
+def crop_reply(
+    server: Server, request: Request, sha256: str, file: str, box: Box, headers: Mapping[str, str]
+) -> Response:
+    """The crop around `box` (xyxy px) of this image as a JPEG, drawn once; 304 where the browser has it."""
+    facts = (VIEW, CROP_PX, sha256, *(round(corner, 2) for corner in box))
+    return kept_reply(server, request, facts, headers, lambda: _draw(server, sha256, file, box))
+
+
+def kept_reply(
+    server: Server, request: Request, facts: tuple[object, ...], headers: Mapping[str, str], draw: Callable[[], bytes]
+) -> Response:
+    """The JPEG that follows from these facts, drawn at most once; 304 where the browser has it."""
+    key = hashlib.sha256(repr(facts).encode()).hexdigest()[:40]
+    headers = {**headers, "ETag": f'"{key}"'}
     if key in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     data = server.crops.get(key)
     if data is None:
-        data = _draw(server, asked)
+        data = draw()
         server.crops.put(key, data)
     return Response(data, media_type="image/jpeg", headers=headers)
 
@@ -57,13 +73,7 @@ def _asked(server: Server, item_id: int) -> AskedCell | None:
     return asked
 
 
-def _key(asked: AskedCell) -> str:
-    facts = (VIEW, CROP_PX, asked.sha256, *(round(corner, 2) for corner in asked.box))
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:40]
-
-
-def _draw(server: Server, asked: AskedCell) -> bytes:
+def _draw(server: Server, sha256: str, file: str, box: Box) -> bytes:
     from backend.images import read_image  # OpenCV and Pillow, only when somebody looks
 
-    image = read_image(server.store.read(asked.file, asked.sha256))
-    return jpeg(draw_crop(image, asked.box, CROP_PX))
+    return jpeg(draw_crop(read_image(server.store.read(file, sha256)), box, CROP_PX))

@@ -19,6 +19,18 @@ log = logging.getLogger(__name__)
 class Unauthorized(errors.CellloopError):
     """A request without the secret its route asks for."""
 
+    challenge = 'Basic realm="cellloop"'
+
+
+class TokenExpected(Unauthorized):
+    """A request to our own API without its token. Asked for Basic auth, a browser would open a window of its own."""
+
+    challenge = 'Bearer realm="cellloop"'
+
+
+class NotSignedIn(TokenExpected):
+    """A page of the dashboard was asked for without a session."""
+
 
 class BodyTooLarge(errors.CellloopError):
     """A request body over the limit."""
@@ -53,7 +65,7 @@ def status_of(error: Exception) -> int:
 
 def error_response(error: Exception) -> JSONResponse:
     """The reply to an expected error: its text, in one line."""
-    headers = {"WWW-Authenticate": 'Basic realm="cellloop"'} if isinstance(error, Unauthorized) else None
+    headers = {"WWW-Authenticate": error.challenge} if isinstance(error, Unauthorized) else None
     return JSONResponse({"error": str(error)}, status_of(error), headers)
 
 

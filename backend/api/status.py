@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Depends
-from sqlalchemy.orm import Session
 
 from backend.api import auth
 from backend.api.deps import ServerDep
-from backend.instances import ROLES
 from backend.serving import active_pair
 from db import images, labels, queue, runs
 from db.models import TrainingRun
@@ -29,13 +27,8 @@ def status(server: ServerDep) -> dict[str, Any]:
             "images": images.counts(session),
             "pending_reviews": len(queue.pending(session)),
             "labels": labels.class_counts(session),
-            "open_runs": [_run(run) for role in ROLES for run in _open(session, role)],
+            "open_runs": [_run(run) for run in runs.all_open(session)],
         }
-
-
-def _open(session: Session, role: str) -> list[TrainingRun]:
-    run = runs.open_of(session, role)
-    return [] if run is None else [run]
 
 
 def _run(run: TrainingRun) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 def test_wheel_holds_every_module_and_migration(wheel: zipfile.ZipFile) -> None:
     expected = {tree.relative(p) for p in tree.sources(*tree.PACKAGES)}
-    expected |= {tree.relative(p) for p in tree.files() if p.suffix in (".mako", ".j2") or p.parent.name == "starter"}
+    brought = {"starter", "static"}
+    expected |= {tree.relative(p) for p in tree.files() if p.suffix in (".mako", ".j2") or p.parent.name in brought}
     packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert packed == expected
     assert any(name.startswith("db/migrations/versions/") for name in packed - {"db/migrations/versions/__init__.py"})

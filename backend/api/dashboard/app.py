@@ -1,0 +1,78 @@
+"""The dashboard as an application of its own beside the API: pages instead of JSON, errors included."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from backend.api import auth
+from backend.api.dashboard import assets, images, login, overview, pictures, review_queue
+from backend.api.dashboard.headers import SafeHeaders
+from backend.api.dashboard.view import render
+from backend.api.deps import Server
+from backend.api.errors import NotSignedIn, status_of
+from backend.errors import CellloopError
+from db.errors import RecordError
+
+log = logging.getLogger(__name__)
+
+TITLES = {401: "Sign in first", 404: "Not here", 422: "Not understood"}
+
+
+class Beside:
+    """ASGI middleware: the dashboard answers what lies below /dashboard, the API everything else."""
+
+    def __init__(self, app: ASGIApp, dashboard: ASGIApp) -> None:
+        self.app = app
+        self.dashboard = dashboard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        ours = scope["type"] == "http" and (path == login.HOME or path.startswith(f"{login.HOME}/"))
+        await (self.dashboard if ours else self.app)(scope, receive, send)
+
+
+def create_dashboard(server: Server) -> ASGIApp:
+    """The dashboard's pages over the server's collaborators."""
+    app = FastAPI(title="cellloop dashboard", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.server = server
+    for module in (assets, login, pictures):
+        app.include_router(module.router, prefix=login.HOME)
+    for page in (overview, review_queue, images):
+        app.include_router(page.router, prefix=login.HOME, dependencies=[Depends(auth.page)])
+    _answer_errors(app)
+    return SafeHeaders(app)
+
+
+def _answer_errors(app: FastAPI) -> None:
+    @app.exception_handler(NotSignedIn)
+    def to_sign_in(request: Request, _error: NotSignedIn) -> Response:
+        return RedirectResponse(login.sign_in_address(request.url.path), 303)
+
+    @app.exception_handler(CellloopError)
+    @app.exception_handler(RecordError)
+    def expected(request: Request, error: Exception) -> Response:
+        log.warning("%s %s refused: %s", request.method, request.url.path, error)
+        return _problem(request, str(error), status_of(error))
+
+    @app.exception_handler(RequestValidationError)
+    def malformed(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return _problem(request, f"{first['loc'][-1]}: {first['msg']}", 422)
+
+    @app.exception_handler(HTTPException)
+    def http(request: Request, error: HTTPException) -> Response:
+        return _problem(request, f"{request.url.path}: {error.detail}", error.status_code)
+
+    @app.exception_handler(Exception)
+    def unexpected(request: Request, _error: Exception) -> Response:
+        return _problem(request, f"{request.url.path} failed; see the backend's log", 500)
+
+
+def _problem(request: Request, text: str, status: int) -> Response:
+    return render(request, "problem.html.j2", status, title=TITLES.get(status, "This did not work"), text=text)

@@ -1,0 +1,61 @@
+"""Signing in with the API token, and out again."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, quote
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from backend.api import auth, session
+from backend.api.dashboard.view import render
+from backend.api.deps import ServerDep
+
+HOME = "/dashboard"
+LONGEST_FORM = 4096  # bytes; ours has some 100
+WRONG = "That is not this installation's API token."
+
+router = APIRouter()
+
+
+def sign_in_address(path: str) -> str:
+    """Where to sign in before this path is shown."""
+    return f"{HOME}/login" if path == HOME else f"{HOME}/login?next={quote(path, safe='/')}"
+
+
+def _inside(path: str) -> str:
+    """The path, where it is one of the dashboard's pages; else its first page. Never somebody else's address."""
+    return path if path == HOME or path.startswith(f"{HOME}/") else HOME
+
+
+@router.get("/login", response_model=None)
+async def form(request: Request, server: ServerDep, next: str = HOME) -> Response:
+    """The page that asks for the token; the page itself for who is signed in already."""
+    if auth.signed_in(request, server.credentials):
+        return RedirectResponse(_inside(next), 303)
+    return render(request, "login.html.j2", next=_inside(next), problem="")
+
+
+@router.post("/login")
+async def sign_in(request: Request, server: ServerDep) -> Response:
+    """Begin a session where the token is right; say so where it is not, after the same time."""
+    body = await request.body()
+    sent = parse_qs(body.decode("utf-8", "replace")) if len(body) <= LONGEST_FORM else {}
+    target = _inside(sent.get("next", [HOME])[0])
+    if not auth.is_api_token(sent.get("token", [""])[0].strip(), server.credentials):
+        return render(request, "login.html.j2", 401, next=target, problem=WRONG)
+    key = server.credentials.session_key
+    reply = RedirectResponse(target, 303)
+    reply.set_cookie(
+        session.cookie_name(key), session.new_session(key), max_age=int(session.LIFETIME.total_seconds()),
+        httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/",
+    )  # fmt: skip
+    return reply
+
+
+@router.post("/logout")
+async def sign_out(server: ServerDep) -> Response:
+    """End the session in this browser."""
+    reply = RedirectResponse(f"{HOME}/login", 303)
+    reply.delete_cookie(session.cookie_name(server.credentials.session_key), path="/")
+    return reply
