@@ -1,6 +1,6 @@
 """A record as it might look after a month: experts at work, versions trained, promoted and refused, a queue that waits.
 
-Everything is made up from a seed, but for the fields: those are handed in with their truth.
+Everything is made up from a seed, in the order it would have happened, but for the fields: those come with their truth.
 """
 
 from __future__ import annotations
@@ -8,25 +8,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from backend.instances import CLASSES, DIFFICULT, INFECTED
 from backend.store import FileStore
-from db import images, labels, predictions, queue, reviews, runs
+from db import cells, images, labels, predictions, queue, reviews, runs
 from db.models import (
     Action,
     Image,
+    ItemStatus,
     LabelRevision,
     ModelPair,
     ModelVersion,
     PredictedCell,
+    Prediction,
     PromotionDecision,
     Review,
     ReviewStatus,
     Slot,
+    TrainingImage,
     TrainingRun,
     VersionStatus,
     Way,
@@ -34,14 +38,15 @@ from db.models import (
 from db.predictions import CellRow
 from db.queue import QueueEntry
 from db.runs import MetricRow
-from db.session import Database
 from tests import builders
 
 Box = tuple[float, float, float, float]
 
 EXPERTS = ("ada@example.org", "ben@example.org", "chidi@example.org", "mei@example.org")
 VERSIONS = 12  # of `infected`
-DAYS = 28
+REFUSED = (2, 5, 6, 9, 10)
+DAYS = 28.0
+RED = CLASSES[0]
 
 
 @dataclass(frozen=True)
@@ -50,131 +55,144 @@ class Field:
 
     name: str
     slide: str
+    patient: str
     pixels: bytes
     suffix: str
     size: tuple[int, int]  # width, height px
     cells: Sequence[tuple[Box, str]]
 
 
-Seer = Callable[[Field], list[CellRow]]
+See = Callable[[Field, int], list[CellRow]]
 
 
-def guess(field: Field, seed: int = 0) -> list[CellRow]:
-    """What a model might say of this field: mostly the truth, moved a little."""
-    rng = np.random.default_rng([seed, len(field.cells)])
+def guess(field: Field, number: int) -> list[CellRow]:
+    """What version `number` might say of this field: mostly the truth, less and less wrong."""
+    rng = np.random.default_rng([number, len(field.cells)])
     rows = []
     for (x1, y1, x2, y2), label in field.cells:
+        if rng.uniform() < 0.04:
+            continue
         dx, dy = rng.normal(0, 1.5, 2)
-        true = CLASSES.index(label) if label in CLASSES else 1
         share = float(rng.uniform(0.55, 0.98))
-        probabilities = np.full(len(CLASSES), (1 - share) / len(CLASSES))
-        probabilities[true if rng.uniform() < 0.95 else 2] = share
-        rows.append(
-            builders.cell_row(
-                (x1 + dx, y1 + dy, x2 + dx, y2 + dy),
-                CLASSES[int(probabilities.argmax())],
-                score=share,
-                probabilities=probabilities.tolist(),
-            )
-        )
+        probabilities = np.full(len(CLASSES), (1 - share) / (len(CLASSES) - 1))
+        wrong = rng.uniform() < 0.12 / (1 + 0.25 * number)
+        probabilities[CLASSES.index("ring") if wrong or label == DIFFICULT else CLASSES.index(label)] = share
+        box = (x1 + dx, y1 + dy, x2 + dx, y2 + dy)
+        said = CLASSES[int(probabilities.argmax())]
+        rows.append(builders.cell_row(box, said, score=share, probabilities=probabilities.tolist()))
     return rows
 
 
 class Month:
-    """Fills an empty migrated database, up to `present`."""
+    """Fills an empty record with the four weeks before `present`."""
 
-    def __init__(self, database: Database, store: FileStore, present: datetime, seed: int = 1) -> None:
-        self.database = database
+    def __init__(self, session: Session, store: FileStore, present: datetime, seed: int = 1) -> None:
+        self.session = session
         self.store = store
         self.present = present
+        self.moment = present
         self.rng = np.random.default_rng(seed)
+        self.serving: list[ModelPair] = []
+        self.common = 0
+        event.listen(session, "before_flush", self._date)
 
-    def fill(self, fields: Sequence[Field], see: Seer = guess, experts: Sequence[str] = EXPERTS) -> None:
-        """Everything below, in order. The last fields stay unlabelled: they are what waits."""
-        with self.database.session() as session:
-            rows = [self._image(session, field) for field in fields]
-            pairs = self._versions(session)
-            for image, field in zip(rows, fields, strict=True):
-                for pair in (pairs[0], pairs[-1]):
-                    predictions.add_prediction(session, image.id, pair.id, see(field), seconds=0.4)
-            reviewed = list(zip(rows, fields, strict=True))[: 2 * len(rows) // 3]
-            for number, (image, field) in enumerate(reviewed):
-                self._review(session, image, field, pairs, number, experts)
-            self._read_again(session, [image for image, _ in reviewed], experts)
-            self._queue(session, rows[len(reviewed) :], pairs[-1])
-            self._runs(session)
+    def fill(self, fields: Sequence[Field], see: See = guess, experts: Sequence[str] = EXPERTS) -> None:
+        """Two thirds of the fields are reviewed, the others wait."""
+        self.moment = self.at(DAYS + 2)
+        rows = [self._image(field) for field in fields]
+        self.common = self._version("all_cells", VersionStatus.active).id
+        self._decide(self.common, "first", True, ["nothing to compare with"], None, None)
+        done = 2 * len(rows) // 3
+        turns = [
+            (DAYS * (1 - number / VERSIONS) + 0.5, self._train, (number, rows[:done])) for number in range(VERSIONS)
+        ]
+        for number in range(done):
+            expert = experts[number % len(experts)]
+            days = (DAYS - 0.5) * (1 - number / done) + 0.3
+            turns.append((days, self._review, (rows[number], fields[number], expert, see)))
+            other = experts[(number + 1) % len(experts)]
+            turns.append((days * 0.7, self._read_again, (rows[number], other)))
+        for days, happens, arguments in sorted(turns, key=lambda turn: -turn[0]):
+            self.moment = self.at(days)
+            happens(*arguments)
+        self._queue(list(zip(rows, fields, strict=True))[done:], see)
+        self._runs()
 
     def at(self, days_ago: float) -> datetime:
         """A moment before the present."""
         return self.present - timedelta(days=days_ago)
 
-    def _image(self, session: Session, field: Field) -> Image:
+    def _date(self, session: Session, _context: Any, _instances: Any) -> None:
+        """What is recorded is recorded at the story's moment, not at the test's."""
+        for row in session.new:
+            for column in ("created_at", "recorded_at", "decided_at"):
+                if hasattr(row, column) and getattr(row, column) is None:
+                    setattr(row, column, self.moment)
+
+    def _image(self, field: Field) -> Image:
         stored = self.store.put_bytes("images", field.pixels, field.suffix)
         width, height = field.size
         return images.add_image(
-            session, sha256=stored.sha256, file=stored.file, name=field.name, width=width, height=height,
-            group=field.slide, split="train", dataset="bbbc041",
+            self.session, sha256=stored.sha256, file=stored.file, name=field.name, width=width, height=height,
+            group=field.slide, patient=field.patient, split="train", dataset="bbbc041",
         )[0]  # fmt: skip
 
-    def _versions(self, session: Session) -> list[ModelPair]:
-        """The pair of every version, in order; the last one serves."""
-        common = self._version(session, "all_cells", DAYS + 1, VersionStatus.active)
-        session.add(PromotionDecision(version_id=common.id, kind="first", promote=True, decided_at=common.created_at,
-                                      reasons=["nothing to compare with"]))  # fmt: skip
-        pairs, serving = [], None
-        for number in range(VERSIONS):
-            promoted = number in (0, 1, 3, 4, 7, 8, 11)
-            days = DAYS * (1 - (number + 0.8) / VERSIONS)
-            status = VersionStatus.retired if promoted else VersionStatus.rejected
-            version = self._version(session, "infected", days, VersionStatus.active if number == 11 else status)
-            name = f"cellloop-{common.id}.{version.id}"
-            pair = ModelPair(name=name, all_cells_id=common.id, infected_id=version.id, fusion={"match_iou": 0.5},
-                             created_at=version.created_at)  # fmt: skip
-            session.add(pair)
-            session.flush()
-            recall = self._evaluation(session, pair, number, promoted)
-            word = "not worse by more than 0.02" if promoted else "it may be worse by more than 0.02"
-            session.add(
-                PromotionDecision(
-                    version_id=version.id, replaced_id=serving, kind="gate" if number else "first", promote=promoted,
-                    reasons=[f"infected recall at 0.5 false positives per image {recall:.3f}: {word}"],
-                    decided_at=version.created_at + timedelta(minutes=20),
-                )
-            )  # fmt: skip
-            pairs.append(pair)
-            serving = version.id if promoted else serving
-        return pairs
+    # --- models ---
 
-    def _version(self, session: Session, role: str, days_ago: float, status: VersionStatus) -> ModelVersion:
+    def _version(self, role: str, status: VersionStatus) -> ModelVersion:
         version = ModelVersion(
-            role=role, status=status, weights_sha256=builders.sha256(f"{role} {days_ago}"), config={"role": role},
+            role=role, status=status, weights_sha256=builders.sha256(f"{role} {self.moment}"), config={"role": role},
             manifest={"images": []}, manifest_sha256=builders.sha256("manifest"), environment={"device": "cpu"},
-            created_at=self.at(days_ago),
+            newest_revision_id=labels.newest_revision_id(self.session),
         )  # fmt: skip
-        session.add(version)
-        session.flush()
+        self.session.add(version)
+        self.session.flush()
         return version
 
-    def _evaluation(self, session: Session, pair: ModelPair, number: int, promoted: bool) -> float:
-        """Numbers that grow and level off; the recall that was measured."""
-        progress = 1 - np.exp(-number / 4) - (0 if promoted else 0.16)
-        recall = float(0.55 + 0.33 * progress)
-        values = [self._metric("infected_recall_at_0.5fp", "", recall, 180)]
-        values.append(self._metric("pooled_infected_ap50", "", recall - 0.06, 180))
-        values.append(self._metric("mean_ap50", "", recall - 0.1, 3000, interval=False))
-        for name, start, n in zip(CLASSES, (0.92, 0.5, 0.35, 0.22, 0.18, 0.7), (2700, 90, 48, 14, 11, 0), strict=True):
-            value = None if n == 0 else float(start + (0.95 - start) * 0.75 * progress)
-            values.append(self._metric("ap50", name, value, n))
-        report = {"images": 40, "values": [], "matches": {"infected": self._matches(), CLASSES[0]: self._matches()}}
-        evaluation = runs.add_evaluation(session, pair.id, "test", builders.sha256("ruler"), report, values)
-        assert evaluation.id
-        return recall
+    def _decide(
+        self, version: int, kind: str, promote: bool, reasons: list[str], evaluation: int | None, run: int | None
+    ) -> None:
+        replaced = self.serving[-1].infected_id if promote and self.serving else None
+        self.session.add(
+            PromotionDecision(version_id=version, kind=kind, promote=promote, reasons=reasons, evaluation_id=evaluation,
+                              run_id=run, replaced_id=replaced)
+        )  # fmt: skip
+        self.session.flush()
 
-    def _metric(self, name: str, class_name: str, value: float | None, n: int, interval: bool = True) -> MetricRow:
-        half = None if value is None or not interval else 1.5 * float(np.sqrt(value * (1 - value) / max(n, 1)))
-        low = None if value is None or half is None else max(0.0, value - half)
-        high = None if value is None or half is None else min(1.0, value + half)
-        return MetricRow(name, value, n, class_name, low, high)
+    def _train(self, number: int, some: Sequence[Image]) -> None:
+        """One turn of the loop: a run, a version, its evaluation and the gate's decision."""
+        promote = number not in REFUSED
+        status = VersionStatus.rejected if not promote else VersionStatus.retired
+        version = self._version("infected", VersionStatus.active if number == VERSIONS - 1 else status)
+        seen = [image for image in some if labels.current_labels(self.session, [image.id])]
+        self.session.add_all(TrainingImage(version_id=version.id, image_id=image.id, complete=True) for image in seen)
+        run = TrainingRun(
+            role="infected", trigger="reviews" if number else "first", detail={}, config={}, status="succeeded",
+            newest_revision_id=version.newest_revision_id, step=300, steps=300, version_id=version.id,
+            updated_at=self.moment, finished_at=self.moment,
+        )  # fmt: skip
+        pair = ModelPair(name=f"cellloop-{self.common}.{version.id}", all_cells_id=self.common, infected_id=version.id,
+                         fusion={"match_iou": 0.5})  # fmt: skip
+        self.session.add_all([run, pair])
+        self.session.flush()
+        recall, evaluation = self._evaluate(pair, number, promote)
+        verdict = "not worse by more than 0.02" if promote else "it may be worse by more than 0.02"
+        why = f"infected recall at 0.5 false positives per image {recall:.3f}: {verdict}"
+        self._decide(version.id, "gate" if number else "first", promote, [why], evaluation, run.id)
+        if promote:
+            self.serving.append(pair)
+
+    def _evaluate(self, pair: ModelPair, number: int, promote: bool) -> tuple[float, int]:
+        """Numbers that grow and level off: the recall, and the evaluation's id."""
+        progress = 1 - float(np.exp(-number / 4)) - (0 if promote else 0.16)
+        recall = 0.55 + 0.33 * progress
+        values = [_metric("infected_recall_at_0.5fp", "", recall, 180)]
+        values += [_metric("pooled_infected_ap50", "", recall - 0.06, 180), _metric("mean_ap50", "", recall - 0.1, 0)]
+        for name, start, n in zip(CLASSES, (0.92, 0.5, 0.35, 0.22, 0.18, 0.7), (2700, 90, 48, 14, 11, 0), strict=True):
+            values.append(_metric("ap50", name, start + (0.95 - start) * 0.75 * progress if n else None, n))
+        report = {"images": 40, "values": [], "matches": {"infected": self._matches(), RED: self._matches()}}
+        evaluation = runs.add_evaluation(self.session, pair.id, "test", builders.sha256("ruler"), report, values)
+        return recall, evaluation.id
 
     def _matches(self) -> dict[str, list[float]]:
         """Detections whose scores are a little too sure of themselves."""
@@ -182,99 +200,108 @@ class Month:
         hits = self.rng.uniform(size=600) < np.clip(scores**1.3, 0, 1)
         return {"scores": scores.tolist(), "hits": hits.astype(int).tolist(), "image": [0] * 600, "truths": [180]}
 
-    def _review(
-        self, session: Session, image: Image, field: Field, pairs: list[ModelPair], number: int, experts: Sequence[str]
-    ) -> None:
-        """An expert submits a field: what was shown, corrected to the truth; better pairs need less correcting."""
-        share = number / max(1, 2 * VERSIONS)
-        pair = pairs[0] if share < 0.2 else pairs[-1]
-        prediction = predictions.get_prediction(session, image.id, pair.id)
-        assert prediction is not None
-        shown = predictions.predicted_cells(session, prediction.id)
-        review = self._submitted(
-            session, image, experts[number % len(experts)], DAYS * (1 - share) * 0.9, Way.field,
-            seconds=float(60 + 2 * len(shown)), prediction_id=prediction.id,
-        )  # fmt: skip
-        rows = [self._answer(review, cell, field) for cell, _ in shown]
-        labels.add_revisions(session, [row for row in rows if row is not None])
+    def _runs(self) -> None:
+        """One that failed, and one that runs."""
+        self.moment = self.at(6)
+        failed = TrainingRun(role="infected", trigger="person", detail={}, config={}, newest_revision_id=1,
+                             updated_at=self.moment)  # fmt: skip
+        self.session.add(failed)
+        self.session.flush()
+        runs.fail(self.session, failed.id, "expected room on the disk, there is none left; make some")
+        self.moment = self.at(0.01)
+        run = runs.open_run(self.session, "infected", "reviews", {}, {"steps": 300})
+        assert run is not None
+        runs.start_run(self.session, run.id, steps=300)
+        runs.progress(self.session, run.id, 111, 300, "loss 0.412")
 
-    def _submitted(
-        self, session: Session, image: Image, expert: str, days_ago: float, way: Way, seconds: float,
-        prediction_id: int | None,
-    ) -> Review:  # fmt: skip
-        thread = f"ls:{1 if way is Way.field else 2}:{int(self.rng.integers(1, 10**9))}"
-        return reviews.add_review(
-            session, thread=thread, image_id=image.id, status=ReviewStatus.submitted, expert=expert,
-            revised_at=self.at(days_ago), content=[], lead_time_s=seconds, ls_project_id=1,
-            prediction_id=prediction_id, way=way,
-        )  # fmt: skip
+    # --- experts ---
 
-    def _answer(self, review: Review, cell: PredictedCell, field: Field) -> LabelRevision | None:
-        box = (cell.x1, cell.y1, cell.x2, cell.y2)
-        true = _truth_at(field, box)
+    def _predict(self, image: Image, field: Field, see: See) -> Prediction:
+        pair = self.serving[-1]
+        return predictions.add_prediction(self.session, image.id, pair.id, see(field, len(self.serving)), seconds=0.4)
+
+    def _review(self, image: Image, field: Field, expert: str, see: See) -> None:
+        """A field is predicted, queued and submitted: what was shown, corrected to the truth."""
+        prediction = self._predict(image, field, see)
+        ranking = queue.add_ranking(self.session, self.serving[-1].id, {})
+        queue.add_items(self.session, ranking.id, [QueueEntry(image.id, 2.5, {}, reason="many open questions")])
+        shown = [cell for cell, _ in predictions.predicted_cells(self.session, prediction.id)]
+        self.moment += timedelta(hours=3)
+        review = self._submitted(image, expert, Way.field, 60.0 + 2 * len(shown), prediction.id)
+        found = [_truth_at(field, cell) for cell in shown]
+        answers = [self._answer(review, cell, true) for cell, true in zip(shown, found, strict=True)]
+        for box, label in field.cells:
+            if (box, label) not in found:
+                cell = cells.add_cell(self.session, image.id)
+                answers.append(labels.revision(review, cell.id, Action.added, label, box, shape="rectangle"))
+        labels.add_revisions(self.session, answers)
+        queue.close(self.session, image.id, ItemStatus.done)
+
+    def _answer(self, review: Review, cell: PredictedCell, true: tuple[Box, str] | None) -> LabelRevision:
         if true is None:
             return labels.revision(review, cell.cell_id, Action.deleted, predicted_cell_id=cell.id)
         drawn, label = true
         moved = float(self.rng.uniform()) < 0.06
         action = Action.relabelled if label != cell.label else Action.moved if moved else Action.accepted
         return labels.revision(
-            review, cell.cell_id, action, label, drawn if moved else box, shape="rectangle",
-            predicted_cell_id=cell.id, predicted_iou=0.8 if moved else 1.0,
+            review, cell.cell_id, action, label, drawn if moved else (cell.x1, cell.y1, cell.x2, cell.y2),
+            shape="rectangle", predicted_cell_id=cell.id, predicted_iou=0.8 if moved else 1.0,
         )  # fmt: skip
 
-    def _read_again(self, session: Session, some: Sequence[Image], experts: Sequence[str]) -> None:
-        """Other experts answer single cells again; now and then they say something else."""
-        for image in some:
-            said = [live for live in labels.current_labels(session, [image.id]) if live.box is not None]
-            for live in sorted(said, key=lambda live: (live.label == CLASSES[0], live.cell_id))[:6]:
-                other = next(expert for expert in experts if expert != live.expert)
-                days = (self.present - live.decided_at).total_seconds() / 86_400 * 0.6
-                review = self._submitted(session, image, other, days, Way.cell, 4.0, None)
-                agrees = float(self.rng.uniform()) < 0.82
-                label = live.label if agrees else (DIFFICULT if live.label in INFECTED else "ring")
-                action = Action.accepted if agrees else Action.relabelled
-                labels.add_revisions(
-                    session, [labels.revision(review, live.cell_id, action, label, live.box, shape="rectangle")]
-                )
+    def _submitted(self, image: Image, expert: str, way: Way, seconds: float, prediction_id: int | None) -> Review:
+        thread = f"ls:{1 if way is Way.field else 2}:{int(self.rng.integers(1, 10**9))}"
+        return reviews.add_review(
+            self.session, thread=thread, image_id=image.id, status=ReviewStatus.submitted, expert=expert,
+            revised_at=self.moment, content=[], lead_time_s=seconds, ls_project_id=1, prediction_id=prediction_id,
+            way=way,
+        )  # fmt: skip
 
-    def _queue(self, session: Session, waiting: Sequence[Image], pair: ModelPair) -> None:
-        ranking = queue.add_ranking(session, pair.id, {"strategy": "batch"})
-        entries = []
-        for number, image in enumerate(waiting):
-            prediction = predictions.get_prediction(session, image.id, pair.id)
-            assert prediction is not None
-            cells = [cell for cell, _ in predictions.predicted_cells(session, prediction.id)]
-            cells.sort(key=lambda cell: (cell.label == CLASSES[0], cell.score))
-            whys = [_why(cell) for cell in cells[:4]]
-            entries.append(QueueEntry(image.id, 3.0 - 0.1 * number, {"reasons": whys}))
-            for place, (cell, why) in enumerate(zip(cells, whys, strict=False)):
+    def _read_again(self, image: Image, expert: str) -> None:
+        """Another expert answers some cells again, one by one; now and then they say something else."""
+        said = [live for live in labels.current_labels(self.session, [image.id]) if live.box is not None]
+        for live in sorted(said, key=lambda live: (live.label == RED, live.cell_id))[:6]:
+            self.moment += timedelta(seconds=6)
+            review = self._submitted(image, expert, Way.cell, 4.0, None)
+            agrees = float(self.rng.uniform()) < 0.85
+            label = live.label if agrees else (DIFFICULT if live.label in INFECTED else "ring")
+            action = Action.accepted if agrees else Action.relabelled
+            row = labels.revision(review, live.cell_id, action, label, live.box, shape="rectangle")
+            labels.add_revisions(self.session, [row])
+
+    def _queue(self, waiting: Sequence[tuple[Image, Field]], see: See) -> None:
+        self.moment = self.at(0.4)
+        ranking = queue.add_ranking(self.session, self.serving[-1].id, {"strategy": "batch"})
+        for number, (image, field) in enumerate(waiting):
+            prediction = self._predict(image, field, see)
+            shown = [cell for cell, _ in predictions.predicted_cells(self.session, prediction.id)]
+            shown.sort(key=lambda cell: (cell.label == RED, cell.score))
+            whys = [_why(cell) for cell in shown[:4]]
+            ranks = [queue.CellRank(cell.id, 1.0, {}, why) for cell, why in zip(shown, whys, strict=False)]
+            queue.add_ranked_cells(self.session, ranking.id, ranks)
+            entries = [QueueEntry(image.id, 3.0 - 0.1 * number, {"reasons": whys})]
+            for place, (cell, why) in enumerate(zip(shown, whys, strict=False)):
                 slot = (Slot.acquisition, Slot.acquisition, Slot.random, Slot.second_reading)[place]
-                entries.append(
-                    QueueEntry(image.id, 5.0 - number - 0.2 * place, {}, Way.cell, slot, cell.cell_id, cell.id, why)
-                )
-        for item in queue.replace_queue(session, ranking.id, entries):
-            item.created_at = self.at(float(self.rng.uniform(0.02, 2.5)))
-
-    def _runs(self, session: Session) -> None:
-        failed = TrainingRun(role="infected", trigger="person", detail={}, config={}, newest_revision_id=1,
-                             created_at=self.at(6), updated_at=self.at(5.9))  # fmt: skip
-        session.add(failed)
-        session.flush()
-        runs.fail(session, failed.id, "expected room on the disk, there is none left; make some")
-        run = runs.open_run(session, "infected", "reviews", {"new": 27.5}, {"steps": 300})
-        assert run is not None
-        run.created_at = self.at(0.01)
-        runs.start_run(session, run.id, steps=300)
-        runs.progress(session, run.id, 111, 300, "loss 0.412")
+                score = 5.0 - place - 0.1 * number
+                entries.append(QueueEntry(image.id, score, {}, Way.cell, slot, cell.cell_id, cell.id, why))
+            self.moment = self.at(float(self.rng.uniform(0.02, 2.5)))
+            queue.add_items(self.session, ranking.id, entries)
 
 
-def _truth_at(field: Field, box: Box) -> tuple[Box, str] | None:
-    """The true cell around the middle of this box."""
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return next((cell for cell in field.cells if cell[0][0] < x < cell[0][2] and cell[0][1] < y < cell[0][3]), None)
+def _metric(name: str, class_name: str, value: float | None, n: int) -> MetricRow:
+    if value is None or not n:
+        return MetricRow(name, value, n, class_name)
+    half = 1.5 * (value * (1 - value) / n) ** 0.5
+    return MetricRow(name, value, n, class_name, max(0.0, value - half), min(1.0, value + half))
+
+
+def _truth_at(field: Field, cell: PredictedCell) -> tuple[Box, str] | None:
+    """The true cell around the middle of this one."""
+    x, y = (cell.x1 + cell.x2) / 2, (cell.y1 + cell.y2) / 2
+    around = [true for true in field.cells if true[0][0] < x < true[0][2] and true[0][1] < y < true[0][3]]
+    return min(around, key=lambda true: abs(true[0][0] + true[0][2] - 2 * x), default=None)
 
 
 def _why(cell: PredictedCell) -> str:
-    order: NDArray[np.int64] = np.argsort(cell.probabilities)[::-1]
+    order = np.argsort(cell.probabilities)[::-1]
     first, second = (CLASSES[index] for index in order[:2])
     return f"{first} {cell.probabilities[order[0]]:.2f} or {second} {cell.probabilities[order[1]]:.2f}?"
