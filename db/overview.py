@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import RowMapping, Select, func, select
+from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
-from db.models import Action, Evaluation, Image, LabelRevision, ModelPair, PromotionDecision, TrainingRun
-from db.views import utc_day
-from db.views_cells import CELL_EVENTS
+from db.models import (
+    Action,
+    Evaluation,
+    Image,
+    LabelRevision,
+    ModelPair,
+    PromotionDecision,
+    Review,
+    ReviewStatus,
+    TrainingRun,
+)
+from db.reviews import IMPORT_EXPERT
+from db.views import one_if, utc_day
 from db.views_counts import IMAGE_EVENTS, PARASITAEMIA
+from db.views_life import CELL_EVENTS
 from db.views_models import DECISIONS, METRICS, VERSIONS
 from db.views_people import CORRECTIONS
 
-Rows = Sequence[RowMapping]
+Rows = list[dict[str, Any]]
 
 
 def _rows(session: Session, query: Select[*tuple[object, ...]]) -> Rows:
-    return session.execute(query).mappings().all()
+    return [dict(row) for row in session.execute(query).mappings()]
 
 
 def newest_evaluations(session: Session, most: int) -> list[int]:
@@ -77,6 +89,29 @@ def labels_per_day(session: Session, since: datetime) -> Rows:
         .group_by(day, LabelRevision.label)
     )
     return _rows(session, query)
+
+
+def work(session: Session, since: datetime) -> Rows:
+    """What each expert did since then, by `way`: reviews `submitted` and `skipped`, `answers` and `seconds`."""
+    said = select(func.count()).where(LabelRevision.review_id == Review.id).correlate(Review).scalar_subquery()
+    submitted = Review.status == ReviewStatus.submitted
+    of = (
+        select(
+            Review.expert,
+            Review.way,
+            one_if(submitted).label("submitted"),
+            one_if(Review.status == ReviewStatus.skipped).label("skipped"),
+            case((submitted, Review.lead_time_s)).label("seconds"),
+            said.label("answers"),
+        )
+        .where(Review.revised_at >= since, Review.expert != IMPORT_EXPERT)
+        .subquery("of")
+    )
+    totals = [func.sum(of.c[name]).label(name) for name in ("submitted", "skipped", "answers", "seconds")]
+    query = select(of.c.expert, of.c.way, *totals).group_by(of.c.expert, of.c.way)
+    counts = ("submitted", "skipped", "answers")
+    rows = _rows(session, query.order_by(of.c.expert, of.c.way.desc()))
+    return [row | {name: int(row[name]) for name in counts} for row in rows]  # PostgreSQL adds up to Decimals
 
 
 def corrections(session: Session, pairs: int) -> Rows:

@@ -70,12 +70,12 @@ def guess(field: Field, number: int) -> list[CellRow]:
     rng = np.random.default_rng([number, len(field.cells)])
     rows = []
     for (x1, y1, x2, y2), label in field.cells:
-        if rng.uniform() < 0.04:
+        if rng.uniform() < 0.08 / number:
             continue
         dx, dy = rng.normal(0, 1.5, 2)
         share = float(rng.uniform(0.55, 0.98))
         probabilities = np.full(len(CLASSES), (1 - share) / (len(CLASSES) - 1))
-        wrong = rng.uniform() < 0.12 / (1 + 0.25 * number)
+        wrong = rng.uniform() < 0.1 / number
         probabilities[CLASSES.index("ring") if wrong or label == DIFFICULT else CLASSES.index(label)] = share
         box = (x1 + dx, y1 + dy, x2 + dx, y2 + dy)
         said = CLASSES[int(probabilities.argmax())]
@@ -203,11 +203,12 @@ class Month:
     def _runs(self) -> None:
         """One that failed, and one that runs."""
         self.moment = self.at(6)
-        failed = TrainingRun(role="infected", trigger="person", detail={}, config={}, newest_revision_id=1,
-                             updated_at=self.moment)  # fmt: skip
-        self.session.add(failed)
+        self.session.add(
+            TrainingRun(role="infected", trigger="person", detail={}, config={}, newest_revision_id=1, status="failed",
+                        updated_at=self.moment, finished_at=self.moment,
+                        error="expected room on the disk, there is none left; make some")
+        )  # fmt: skip
         self.session.flush()
-        runs.fail(self.session, failed.id, "expected room on the disk, there is none left; make some")
         self.moment = self.at(0.01)
         run = runs.open_run(self.session, "infected", "reviews", {}, {"steps": 300})
         assert run is not None
@@ -223,6 +224,7 @@ class Month:
     def _review(self, image: Image, field: Field, expert: str, see: See) -> None:
         """A field is predicted, queued and submitted: what was shown, corrected to the truth."""
         prediction = self._predict(image, field, see)
+        self.moment += timedelta(minutes=4)
         ranking = queue.add_ranking(self.session, self.serving[-1].id, {})
         queue.add_items(self.session, ranking.id, [QueueEntry(image.id, 2.5, {}, reason="many open questions")])
         shown = [cell for cell, _ in predictions.predicted_cells(self.session, prediction.id)]
@@ -241,7 +243,7 @@ class Month:
         if true is None:
             return labels.revision(review, cell.cell_id, Action.deleted, predicted_cell_id=cell.id)
         drawn, label = true
-        moved = float(self.rng.uniform()) < 0.06
+        moved = float(self.rng.uniform()) < 0.14 / len(self.serving)
         action = Action.relabelled if label != cell.label else Action.moved if moved else Action.accepted
         return labels.revision(
             review, cell.cell_id, action, label, drawn if moved else (cell.x1, cell.y1, cell.x2, cell.y2),

@@ -11,7 +11,18 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend.api import auth
-from backend.api.dashboard import assets, images, login, overview, pictures, review_queue
+from backend.api.dashboard import (
+    assets,
+    cells,
+    experts,
+    images,
+    login,
+    models,
+    overview,
+    pictures,
+    review_queue,
+    smears,
+)
 from backend.api.dashboard.headers import SafeHeaders
 from backend.api.dashboard.view import render
 from backend.api.deps import Server
@@ -43,7 +54,7 @@ def create_dashboard(server: Server) -> ASGIApp:
     app.state.server = server
     for module in (assets, login, pictures):
         app.include_router(module.router, prefix=login.HOME)
-    for page in (overview, review_queue, images):
+    for page in (overview, models, experts, review_queue, images, cells, smears):
         app.include_router(page.router, prefix=login.HOME, dependencies=[Depends(auth.page)])
     _answer_errors(app)
     return SafeHeaders(app)

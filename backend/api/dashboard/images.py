@@ -8,11 +8,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 
+from backend.api.dashboard.charts import Point
+from backend.api.dashboard.life import life_of_image
+from backend.api.dashboard.smear_counts import LABELS
 from backend.api.dashboard.view import render
 from backend.api.deps import ServerDep
 from backend.api.live import present
 from backend.label_studio.label_config import COLOURS
-from db import images, labels, predictions, suspicions
+from db import images, labels, overview, predictions, suspicions
 from db.models import Image, Prediction, Split
 
 router = APIRouter()
@@ -89,7 +92,18 @@ def image(image_id: int, request: Request, server: ServerDep, pair: int | None =
             seen=seen,
             rows=rows,
             counts=_counts(truth, seen),
+            parasitaemia=_parasitaemia(session, image_id),
+            life=life_of_image(overview.image_events(session, image_id)),
         )
+
+
+def _parasitaemia(session: Session, image_id: int) -> list[tuple[str, Point]]:
+    """(source, percent of all red cells with its interval), by experts' labels and by each pair."""
+    rows = overview.parasitaemia(session, [image_id])
+    return [
+        (row["source"], Point(row["parasitaemia"], row["low"], row["high"], row["cells"]))
+        for row in sorted(rows, key=lambda row: row["source"] != LABELS)
+    ]
 
 
 def _cells(

@@ -6,7 +6,7 @@ const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "star"];
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
 const PATTERNS = ["", "/", "x", ".", "\\", "-", "+", "|"];
 const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false, scrollZoom: false, showTips: false };
-const PANEL_PX = 92;
+const PANEL_PX = 84;
 const ROW_PX = 30;
 
 export function drawAll(part) {
@@ -69,7 +69,7 @@ function base(data, more = {}) {
     hoverlabel: { bgcolor: css("--panel"), bordercolor: css("--muted"), font: { color: css("--ink") } },
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
     showlegend: data.series.length > 1,
-    height: 300,
+    height: 330,
     xaxis: { ...axis, type: "category", title: { text: data.x }, showgrid: false, nticks: 12 },
     yaxis: { ...axis, title: { text: data.y }, rangemode: "tozero" },
     ...more,
@@ -111,21 +111,22 @@ function curve(data, one, axes = {}, colour = one.colour) {
 
 const promotions = (data) =>
   data.marks.some((mark) => mark !== "promoted")
-    ? data.xs.flatMap((x, index) =>
+    ? data.xs.flatMap((_x, index) =>
         data.marks[index] === "promoted"
-          ? [{ x, y: 0, yref: "paper", yanchor: "bottom", text: "▲", showarrow: false, font: { size: 11, color: css("--muted") } }]
+          ? [{ x: index, y: 0, yref: "paper", yanchor: "bottom", text: "▲", showarrow: false, font: { size: 11, color: css("--muted") } }]
           : [])
     : [];
 
 function lines(data) {
   const layout = base(data, { annotations: promotions(data) });
+  layout.yaxis.range = [0, 1.02];
   return { traces: data.series.flatMap((one) => curve(data, one)), layout };
 }
 
 // One small plot per series, one below the other on the same x: the place says which, not the colour.
 function panels(data) {
   const count = data.series.length;
-  const layout = base(data, { showlegend: false, height: count * PANEL_PX + 70, annotations: promotions(data) });
+  const layout = base(data, { showlegend: false, height: Math.max(300, count * PANEL_PX + 70), annotations: promotions(data) });
   const gap = 0.28 / count;
   const traces = data.series.flatMap((one, index) => {
     const id = index ? String(index + 1) : "";
@@ -140,8 +141,8 @@ function panels(data) {
     });
     const axes = { yaxis: `y${id}` };
     return data.counts
-      ? [{ type: "bar", name: one.name, x: data.xs, y: one.points.map((point) => point.value), marker: fill(one, css), ...axes }]
-      : curve({ ...data }, { ...one, index: 0 }, axes);
+      ? [{ type: "bar", name: one.name, x: data.xs, y: one.points.map((point) => point.value), marker: { color: one.colour, line: { color: css("--ink"), width: 0.6 } }, ...axes }]
+      : curve(data, { ...one, index: 0 }, axes);
   });
   layout.xaxis.anchor = count > 1 ? `y${count}` : "y";
   return { traces, layout };
@@ -150,7 +151,7 @@ function panels(data) {
 const fill = (one) => ({
   color: one.colour,
   line: { color: css("--ink"), width: 0.6 },
-  pattern: { shape: PATTERNS[one.index % PATTERNS.length], fgcolor: css("--ink"), size: 7, solidity: 0.2 },
+  pattern: { shape: PATTERNS[one.index % PATTERNS.length], fillmode: "overlay", fgcolor: "#000000", size: 7, solidity: 0.25 },
 });
 
 function bars(data) {

@@ -1,0 +1,41 @@
+"""`/dashboard/smears`: parasitaemia per slide."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from backend.api.dashboard.smear_counts import chart, slides
+from backend.api.dashboard.view import render
+from backend.api.deps import ServerDep
+from backend.api.live import present
+from backend.instances import INFECTED
+from db import overview
+from db.answers import serving_pair
+
+router = APIRouter()
+
+SHOWN = 20  # slides
+
+
+@router.get("/smears")
+def smears(request: Request, server: ServerDep, before: int | None = None) -> HTMLResponse:
+    """The newest slides, and those before."""
+    with server.database.session(read_only=True) as session:
+        serving = serving_pair(session)
+        pair = serving.name if serving else None
+        newest = overview.newest_slides(session, SHOWN + 1, before)
+        names = [name for name, _ in newest[:SHOWN]]
+        rows = overview.parasitaemia(session, overview.images_of_slides(session, names))
+        found = slides(names, rows, pair)
+        return render(
+            request,
+            "smears.html.j2",
+            live=present(session),
+            slides=found,
+            chart=chart(found, pair),
+            pair=pair,
+            stages=INFECTED,
+            before=before,
+            more=newest[SHOWN - 1][1] if len(newest) > SHOWN else None,
+        )
