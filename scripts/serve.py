@@ -1,4 +1,4 @@
-"""`cellloop serve`: the ML backend that Label Studio calls."""
+"""`cellloop serve`: the ML backend that Label Studio calls, and the dashboard."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default CELLLOOP_HOST, loopback.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; default CELLLOOP_PORT, 9090.")] = None,
 ) -> None:
-    """Answer Label Studio from SQL until Ctrl-C. A new active model is served without a restart.
+    """Answer Label Studio from SQL, and show the dashboard, until Ctrl-C. A new active model needs no restart.
 
     Example: cellloop serve --port 9090
     """
     import uvicorn
 
     from backend.api.app import create_app
+    from backend.credentials import credentials_file
     from backend.ports import require_free_port
     from scripts.composition import read_settings
 
     settings = read_settings()
     host, port = host or settings.host, port or settings.port
     require_free_port(host, port)
+    where = f"http://{f'[{host}]' if ':' in host else host}:{port}/dashboard"
+    print(f"dashboard  {where}  (sign in with the api_token of {credentials_file(settings.home)})", flush=True)
     uvicorn.run(create_app(settings), host=host, port=port, log_level="warning")

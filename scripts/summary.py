@@ -26,6 +26,7 @@ def print_addresses(loop: Loop, project: Project) -> None:
         f"  login       {credentials.label_studio_email}\n"
         f"  password    {credentials.label_studio_password}\n"
         f"backend       {settings.backend_url}\n"
+        f"dashboard     {settings.public_url}/dashboard (sign in with the api_token among the secrets)\n"
         f"secrets       {credentials_file(settings.home)} (only you can read it)\n"
         f"data, logs    {settings.home}\n"
         'Open a project and press "Label All Tasks": the most valuable smear, or cell, comes first.\n',
