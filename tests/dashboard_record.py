@@ -5,8 +5,7 @@ Everything is made up from a seed, in the order it would have happened, but for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -35,52 +34,16 @@ from db.models import (
     VersionStatus,
     Way,
 )
-from db.predictions import CellRow
 from db.queue import QueueEntry
 from db.runs import MetricRow
 from tests import builders
-
-Box = tuple[float, float, float, float]
+from tests.dashboard_fields import Box, Field, See, guess, truth_at
 
 EXPERTS = ("ada@example.org", "ben@example.org", "chidi@example.org", "mei@example.org")
 VERSIONS = 12  # of `infected`
 REFUSED = (2, 5, 6, 9, 10)
 DAYS = 28.0
 RED = CLASSES[0]
-
-
-@dataclass(frozen=True)
-class Field:
-    """A field with what is true of it. pixels: the bytes of its file. cells: (xyxy px, label)."""
-
-    name: str
-    slide: str
-    patient: str
-    pixels: bytes
-    suffix: str
-    size: tuple[int, int]  # width, height px
-    cells: Sequence[tuple[Box, str]]
-
-
-See = Callable[[Field, int], list[CellRow]]
-
-
-def guess(field: Field, number: int) -> list[CellRow]:
-    """What version `number` might say of this field: mostly the truth, less and less wrong."""
-    rng = np.random.default_rng([number, len(field.cells)])
-    rows = []
-    for (x1, y1, x2, y2), label in field.cells:
-        if rng.uniform() < 0.08 / number:
-            continue
-        dx, dy = rng.normal(0, 1.5, 2)
-        share = float(rng.uniform(0.55, 0.98))
-        probabilities = np.full(len(CLASSES), (1 - share) / (len(CLASSES) - 1))
-        wrong = rng.uniform() < 0.1 / number
-        probabilities[CLASSES.index("ring") if wrong or label == DIFFICULT else CLASSES.index(label)] = share
-        box = (x1 + dx, y1 + dy, x2 + dx, y2 + dy)
-        said = CLASSES[int(probabilities.argmax())]
-        rows.append(builders.cell_row(box, said, score=share, probabilities=probabilities.tolist()))
-    return rows
 
 
 class Month:
@@ -230,7 +193,7 @@ class Month:
         shown = [cell for cell, _ in predictions.predicted_cells(self.session, prediction.id)]
         self.moment += timedelta(hours=3)
         review = self._submitted(image, expert, Way.field, 60.0 + 2 * len(shown), prediction.id)
-        found = [_truth_at(field, cell) for cell in shown]
+        found = [truth_at(field, cell) for cell in shown]
         answers = [self._answer(review, cell, true) for cell, true in zip(shown, found, strict=True)]
         for box, label in field.cells:
             if (box, label) not in found:
@@ -294,13 +257,6 @@ def _metric(name: str, class_name: str, value: float | None, n: int) -> MetricRo
         return MetricRow(name, value, n, class_name)
     half = 1.5 * (value * (1 - value) / n) ** 0.5
     return MetricRow(name, value, n, class_name, max(0.0, value - half), min(1.0, value + half))
-
-
-def _truth_at(field: Field, cell: PredictedCell) -> tuple[Box, str] | None:
-    """The true cell around the middle of this one."""
-    x, y = (cell.x1 + cell.x2) / 2, (cell.y1 + cell.y2) / 2
-    around = [true for true in field.cells if true[0][0] < x < true[0][2] and true[0][1] < y < true[0][3]]
-    return min(around, key=lambda true: abs(true[0][0] + true[0][2] - 2 * x), default=None)
 
 
 def _why(cell: PredictedCell) -> str:

@@ -5,7 +5,6 @@ With CELLLOOP_SCREENSHOTS=FOLDER it shows real smears with the starter weights' 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -14,23 +13,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Request, expect
 
-from al_loop.render import render_smear
 from backend.api.app import create_app
-from backend.images import read_image
-from backend.instances import CLASSES
-from backend.pairs import load_pair
-from backend.preannotate import preannotate
-from backend.serving import cell_rows
 from db import runs
-from db.predictions import CellRow
 from tests.backend.server import Bench, running
 from tests.browser import open_page
-from tests.dashboard_record import EXPERTS, Field, Month, guess
+from tests.dashboard_fields import Starter, guess, real, rendered
+from tests.dashboard_record import EXPERTS, Month
 
 pytestmark = pytest.mark.browser
 
@@ -41,54 +33,6 @@ PAGES = {
     "queue": "/dashboard/queue", "images": "/dashboard/images", "image": "/dashboard/images/1",
     "cell": "/dashboard/cells/1", "smears": "/dashboard/smears",
 }  # fmt: skip
-
-
-def rendered(count: int) -> list[Field]:
-    """Small fields; one slide is called something that must stay a text."""
-    fields = []
-    for number in range(count):
-        smear = render_smear(number, (240, 320), 14)
-        boxes = [tuple(float(corner) for corner in box) for box in smear.cells.boxes]
-        names = [CLASSES[label] for label in smear.cells.labels]
-        png = cv2.imencode(".png", smear.image[..., ::-1])[1].tobytes()
-        slide = HOSTILE if number == 0 else f"slide-{number // 3 + 1}"
-        cells = list(zip(boxes, names, strict=True))
-        fields.append(Field(f"field-{number}.png", slide, f"patient-{number // 6 + 1}", png, ".png", (320, 240), cells))
-    return fields
-
-
-def real(root: Path, count: int) -> list[Field]:
-    """Fields of BBBC041, the ones richest in infected cells first."""
-    folder = root / "bbbc041"
-    records = [record for record in json.loads((folder / "training.json").read_text())]
-    here = [record for record in records if (folder / record["image"]["pathname"].lstrip("/")).is_file()]
-    here.sort(key=lambda record: -sum(each["category"] != CLASSES[0] for each in record["objects"]))
-    fields = []
-    for number, record in enumerate(here[:count]):
-        path, shape = folder / record["image"]["pathname"].lstrip("/"), record["image"]["shape"]
-        slide, patient = f"slide-{number // 3 + 1:02d}", f"patient-{number // 6 + 1}"
-        cells = [(_corners(each["bounding_box"]), each["category"]) for each in record["objects"]]
-        name = f"{slide}-field-{number % 3 + 1}{path.suffix}"
-        fields.append(Field(name, slide, patient, path.read_bytes(), path.suffix, (shape["c"], shape["r"]), cells))
-    return fields
-
-
-def _corners(box: dict[str, Any]) -> tuple[float, float, float, float]:
-    low, high = box["minimum"], box["maximum"]
-    return float(low["c"]), float(low["r"]), float(high["c"]), float(high["r"])
-
-
-class Starter:
-    """What the starter weights see, each field once."""
-
-    def __init__(self) -> None:
-        self.pair = load_pair()
-        self.seen: dict[str, list[CellRow]] = {}
-
-    def __call__(self, field: Field, _number: int) -> list[CellRow]:
-        if field.name not in self.seen:
-            self.seen[field.name] = cell_rows(preannotate(read_image(field.pixels), self.pair))
-        return self.seen[field.name]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +47,7 @@ def bench(
         if PICTURES:
             month.fill(real(request.getfixturevalue("data_root"), 36), Starter())
         else:
-            month.fill(rendered(9), guess, [HOSTILE, *EXPERTS])
+            month.fill(rendered(9, HOSTILE), guess, [HOSTILE, *EXPERTS])
     yield bench
     bench.database.dispose()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,6 +11,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy.orm import Session
 
 from backend.api import auth
+from backend.api.conditional import json_response
 from backend.api.deps import ServerDep
 from db import labels, queue, runs, versions
 from db.models import RunStatus, TrainingRun, Way
@@ -51,12 +51,8 @@ class Live:
 def live(request: Request, server: ServerDep) -> Response:
     """Open trainings, counts of the queue and a `state` that tells when to read the rest again; 304 when unchanged."""
     with server.database.session(read_only=True) as session:
-        body = json.dumps(asdict(present(session)), default=datetime.isoformat).encode()
-    etag = f'"{_hash(body)}"'
-    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(body, media_type="application/json", headers=headers)
+        now = asdict(present(session))
+    return json_response(request, {**now, "runs": [{**run, "since": run["since"].isoformat()} for run in now["runs"]]})
 
 
 def present(session: Session) -> Live:

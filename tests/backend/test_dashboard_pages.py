@@ -20,7 +20,8 @@ from db.queue import QueueEntry
 from tests import builders
 from tests.backend.server import Bench
 from tests.backend.smears import HEIGHT, WIDTH, smear
-from tests.dashboard_record import Field, Month
+from tests.dashboard_fields import Field
+from tests.dashboard_record import Month
 
 PAGES = ("", "/models", "/experts", "/queue", "/images", "/smears")
 EVIL = "<script>alert(1)</script>"

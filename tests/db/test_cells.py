@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db import cells
-from db.errors import RecordError
+from db.errors import NotFound, RecordError
 from db.session import Database
-from tests.builders import BOX, add_active_pair, add_cell, add_image, add_prediction, say
+from tests.builders import BOX, NOBODY, add_active_pair, add_cell, add_image, add_prediction, say
 
 LEFT, RIGHT = (0.0, 0.0, 10.0, 10.0), (100.0, 0.0, 110.0, 10.0)
 
@@ -114,3 +114,21 @@ def test_keys_must_fit_the_boxes(sqlite_database: Database, keys: list[str]) -> 
         image = add_image(session)
         with pytest.raises(RecordError, match="one key or None per box"):
             cells.resolve_cells(session, image.id, [LEFT, RIGHT], keys)
+
+
+def test_one_cell_lies_where_all_of_its_images_cells_are_said_to(database: Database) -> None:
+    with database.session() as session:
+        image = add_image(session)
+        add_prediction(session, image, add_active_pair(session), [LEFT, RIGHT])
+        drawn, rejected, nowhere = *cells.cells_by_key(session, image.id).values(), add_cell(session, image)
+        say(session, drawn, "ring", box=shifted(LEFT, 1))
+        say(session, rejected, None, thread="ls:1:2")
+        withdrawn = add_cell(session, image)
+        say(session, withdrawn, "ring", thread="ls:1:3", box=BOX)
+        say(session, withdrawn, None, thread="ls:1:3", action="withdrawn")
+        known = cells.places(session, image.id)
+        assert len(known) == 3
+        assert {cell.id: cells.place_of(session, cell.id) for cell in (drawn, rejected, withdrawn)} == known
+        assert cells.place_of(session, nowhere.id) is None
+        with pytest.raises(NotFound, match="a cell with id"):
+            cells.get(session, NOBODY)

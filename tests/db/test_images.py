@@ -8,6 +8,7 @@ import pytest
 
 from db import images
 from db.errors import AlreadyFrozen, NotFound
+from db.models import Split
 from db.session import Database
 from tests.builders import NOBODY, add_image, add_review, sha256
 
@@ -77,3 +78,15 @@ def test_imports_keep_their_reports(database: Database) -> None:
         images.add_import(session, source="smears.zip", dataset="bbbc041", report={"missing": ["ä.png"]})
     with database.session() as session:
         assert [row.report for row in images.imports(session)] == [{"missing": ["ä.png"]}]
+
+
+def test_images_come_in_pages(database: Database) -> None:
+    with database.session() as session:
+        made = [
+            add_image(session, name, split=split)
+            for name, split in (("a_1", "test"), ("ab1", "train"), ("a_2", "train"))
+        ]
+        assert images.some(session, most=2) == made[:2]
+        assert images.some(session, made[1].id) == made[2:]
+        assert images.some(session, split=Split.train) == made[1:]
+        assert images.some(session, beginning="a_") == [made[0], made[2]], "an underscore is one"

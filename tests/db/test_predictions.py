@@ -183,3 +183,16 @@ def test_requests_wait_once_and_in_order(database: Database) -> None:
         predictions.fulfil(session, second.id)
         predictions.fulfil(session, second.id)
         assert predictions.requests(session) == [first]
+
+
+def test_the_predictions_of_an_image_newest_first(database: Database) -> None:
+    with database.session() as session:
+        image, other = add_image(session), add_image(session)
+        first = add_active_pair(session)
+        versions.activate(session, add_version(session).id, kind="gate", reasons=["better"])
+        second = versions.active_pair(session)
+        assert second is not None
+        made = [add_prediction(session, image, pair) for pair in (first, second)]
+        add_prediction(session, other, first)
+        assert predictions.of_image(session, image.id) == [(made[1], second), (made[0], first)]
+        assert predictions.of_image(session, image.id, most=1) == [(made[1], second)]

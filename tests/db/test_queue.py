@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 
 from db import assignments, predictions, queue
 from db.errors import IllegalTransition
-from db.models import ITEM_TRANSITIONS, ItemStatus, ReviewItem
+from db.models import ITEM_TRANSITIONS, ItemStatus, ReviewItem, Slot, Way
 from db.queue import CellRank, QueueEntry
 from db.session import Database
-from tests.builders import BOX, add_active_pair, add_image, add_prediction
+from tests.builders import BOX, add_active_pair, add_cell, add_image, add_prediction
 
 FAR = (200.0, 200.0, 240.0, 240.0)
 
@@ -137,3 +137,20 @@ def test_a_long_reason_is_cut(database: Database) -> None:
         assert queue.add_ranked_cells(session, ranking.id, []) == 0
         ((_, reason),) = queue.reasons(session, prediction.id).values()
         assert (len(reason), reason[-1]) == (255, "…")
+
+
+def test_what_waits_by_way_and_slot(database: Database) -> None:
+    with database.session() as session:
+        ranking = queue.add_ranking(session, add_active_pair(session).id, {})
+        images = [add_image(session) for _ in range(3)]
+        cell = add_cell(session, images[0])
+        entries = [QueueEntry(images[0].id, 3.0, {}), QueueEntry(images[1].id, 2.0, {})]
+        entries.append(QueueEntry(images[2].id, 4.0, {}, Way.cell, Slot.random, cell_id=cell.id))
+        items = queue.replace_queue(session, ranking.id, entries)
+        assignments.hold(session, items[1].id, "ada")
+        found = queue.waiting(session)
+        assert [(row.way, row.slot, row.items, row.in_hand) for row in found] == [
+            (Way.field, Slot.acquisition, 2, 1), (Way.cell, Slot.random, 1, 0),
+        ]  # fmt: skip
+        assert found[0].since == min(item.created_at for item in items[:2])
+        assert [item.image_id for item in queue.pending(session, most=2)] == [images[2].id, images[0].id]
