@@ -27,27 +27,28 @@ class Reading:
     decided_at: datetime
 
 
-def double_readings(session: Session, imports: bool = False) -> list[Reading]:
+def double_readings(session: Session, imports: bool = False, newest: int | None = None) -> list[Reading]:
     """The answers about every cell that at least two experts gave one about, by cell and in the order they decided.
 
-    imports: labels that came with a data set count as answers of the expert "import".
+    imports: labels that came with a data set count as answers of the expert "import". newest: only cells that so many
+    last answers are about, in a time that does not grow with all of them.
     """
-    in_thread = (
-        select(
-            LabelRevision.id,
-            LabelRevision.cell_id,
-            LabelRevision.image_id,
-            LabelRevision.label,
-            LabelRevision.action,
-            LabelRevision.decided_at,
-            Review.expert,
-            func.row_number()
-            .over(partition_by=(LabelRevision.cell_id, LabelRevision.thread), order_by=LabelRevision.id.desc())
-            .label("place"),
-        )
-        .join(Review, Review.id == LabelRevision.review_id)
-        .subquery("in_thread")
-    )
+    query = select(
+        LabelRevision.id,
+        LabelRevision.cell_id,
+        LabelRevision.image_id,
+        LabelRevision.label,
+        LabelRevision.action,
+        LabelRevision.decided_at,
+        Review.expert,
+        func.row_number()
+        .over(partition_by=(LabelRevision.cell_id, LabelRevision.thread), order_by=LabelRevision.id.desc())
+        .label("place"),
+    ).join(Review, Review.id == LabelRevision.review_id)
+    if newest is not None:
+        last = select(LabelRevision.cell_id).order_by(LabelRevision.id.desc()).limit(newest).subquery("last")
+        query = query.where(LabelRevision.cell_id.in_(select(last.c.cell_id)))
+    in_thread = query.subquery("in_thread")
     of_expert = select(
         *in_thread.c,
         func.row_number()
@@ -65,9 +66,9 @@ def double_readings(session: Session, imports: bool = False) -> list[Reading]:
         .where(live.c.place_of_expert == 1)
         .subquery("counted")
     )
-    query = (
+    twice = (
         select(counted.c.cell_id, counted.c.image_id, counted.c.expert, counted.c.label, counted.c.decided_at)
         .where(counted.c.experts > 1)
         .order_by(counted.c.cell_id, counted.c.decided_at, counted.c.id)
     )
-    return [Reading(*row) for row in session.execute(query)]
+    return [Reading(*row) for row in session.execute(twice)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import Select, case, func, literal, or_, select
 from sqlalchemy.orm import Session
 
+from db.chunks import chunks
 from db.models import (
     Action,
     Evaluation,
@@ -21,7 +22,7 @@ from db.models import (
     TrainingRun,
 )
 from db.reviews import IMPORT_EXPERT
-from db.views import one_if, utc_day
+from db.views import one_if
 from db.views_counts import IMAGE_EVENTS, PARASITAEMIA
 from db.views_life import CELL_EVENTS
 from db.views_models import DECISIONS, METRICS, VERSIONS
@@ -80,15 +81,26 @@ def runs(session: Session, most: int) -> Sequence[TrainingRun]:
     return session.scalars(select(TrainingRun).order_by(TrainingRun.id.desc()).limit(most)).all()
 
 
-def labels_per_day(session: Session, since: datetime) -> Rows:
-    """How many answers experts gave since then, by `day` (UTC) and `label`, as `answers`."""
-    day = utc_day(LabelRevision.decided_at)
-    query = (
-        select(day.label("day"), LabelRevision.label, func.count().label("answers"))
-        .where(LabelRevision.decided_at >= since, LabelRevision.action.not_in([Action.imported, Action.withdrawn]))
-        .group_by(day, LabelRevision.label)
-    )
-    return _rows(session, query)
+def labels_per_day(session: Session, last: date, days: int) -> Rows:
+    """How many answers experts gave on each of so many `days` (UTC) up to the last, by `day` and `label`, as `answers`.
+
+    A statement a day: grouping by the text of a moment's day takes twice as long.
+    """
+    found: Rows = []
+    for back in reversed(range(days)):
+        day = last - timedelta(days=back)
+        begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        query = (
+            select(literal(day.isoformat()).label("day"), LabelRevision.label, func.count().label("answers"))
+            .where(
+                LabelRevision.decided_at >= begin,
+                LabelRevision.decided_at < begin + timedelta(days=1),
+                LabelRevision.action.not_in([Action.imported, Action.withdrawn]),
+            )
+            .group_by(LabelRevision.label)
+        )
+        found += _rows(session, query)
+    return found
 
 
 def work(session: Session, since: datetime) -> Rows:
@@ -137,8 +149,11 @@ def image_events(session: Session, image_id: int) -> Rows:
 def parasitaemia(session: Session, image_ids: Collection[int]) -> Rows:
     """Counts and parasitaemia of these images by every source, as `v_parasitaemia` has them."""
     view = PARASITAEMIA.table
-    query = select(view).where(view.c.image_id.in_(list(image_ids)))
-    return _rows(session, query.order_by(view.c.image_id, view.c.source))
+    found: Rows = []
+    for chunk in chunks(image_ids):
+        query = select(view).where(view.c.image_id.in_(chunk))
+        found += _rows(session, query.order_by(view.c.image_id, view.c.source))
+    return found
 
 
 def newest_slides(session: Session, most: int, before: int | None = None) -> list[tuple[str, int]]:
@@ -150,6 +165,13 @@ def newest_slides(session: Session, most: int, before: int | None = None) -> lis
     return [(slide, image_id) for slide, image_id in session.execute(query)]
 
 
-def images_of_slides(session: Session, slides: Collection[str]) -> list[int]:
-    """Ids of the images of these slides."""
-    return list(session.scalars(select(Image.id).where(Image.group.in_(list(slides)))))
+def patients_of(session: Session, slides: Collection[str]) -> list[str]:
+    """The patients whom these slides are known to be of, in order."""
+    query = select(Image.patient).where(Image.group.in_(list(slides)), Image.patient.is_not(None)).distinct()
+    return sorted(patient for patient in session.scalars(query) if patient is not None)
+
+
+def images_of(session: Session, slides: Collection[str], patients: Collection[str]) -> list[int]:
+    """Ids of the images of these slides, and of these patients."""
+    either = or_(Image.group.in_(list(slides)), Image.patient.in_(list(patients)))
+    return list(session.scalars(select(Image.id).where(either)))

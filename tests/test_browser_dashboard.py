@@ -95,6 +95,7 @@ def watched(signed_in: Watched) -> Iterator[Watched]:
 def picture(page: Page, name: str) -> None:
     if PICTURES:
         Path(PICTURES).mkdir(parents=True, exist_ok=True)
+        page.evaluate("document.querySelectorAll('img[loading]').forEach((each) => (each.loading = 'eager'))")
         page.wait_for_load_state("networkidle")
         page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=True)
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from backend.api.dashboard.calibration import expected_error, reliability, wilson
+from backend.api.dashboard.calibration import expected_error, reliability
 from backend.api.dashboard.charts import Chart, Point, Series
 from backend.api.dashboard.life import Event, life_of_cell, life_of_image
 from backend.api.dashboard.model_charts import RECALL, calibration, learning_curve, per_class
-from backend.api.dashboard.people_charts import corrections, labels_per_day
-from backend.api.dashboard.smear_counts import chart, slides
+from backend.api.dashboard.people_charts import agreement_over_time, corrections, labels_per_day
+from backend.api.dashboard.smear_counts import chart, counted, point
 from backend.api.dashboard.view import age, interval, kind_of, letter_of, number
+from backend.history.agreement import Readings, agreement
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -60,11 +61,6 @@ def test_reliability_by_hand() -> None:
     assert calibration({}, "").empty
 
 
-def test_wilson_is_the_textbooks() -> None:
-    assert wilson(0.1, 100) == pytest.approx((0.0552, 0.1744), abs=1e-4)  # Brown, Cai and DasGupta 2001
-    assert wilson(0.0, 10)[0] == 0.0
-
-
 def test_answers_per_day_keep_days_without_any() -> None:
     rows = [
         {"day": "2026-01-01", "label": "ring", "answers": 3},
@@ -96,19 +92,30 @@ def test_correction_effort_adds_both_ways_of_a_pair() -> None:
     assert corrections(rows[2:]).summary == "Experts changed 10\u202f% of what cellloop-1.3 had shown."
 
 
-def test_parasitaemia_is_added_up_by_slide() -> None:
-    def row(image: int, source: str, red: int, rings: int) -> dict[str, Any]:
-        stages = {"gametocytes": 0, "schizonts": 0, "trophozoites": 0, "rings": rings}
-        counts = {"cells": red + rings, "infected": rings, **stages}
-        return {"slide": "a", "patient": "p", "image_id": image, "source": source, **counts}
+def test_agreement_week_by_week() -> None:
+    said = [(1, "ada", "ring"), (1, "ben", "ring"), (2, "ada", "schizont"), (2, "ben", "schizont")]
+    columns = [list(column) for column in zip(*said, strict=True)]
+    found = agreement_over_time(agreement(Readings(*columns, [NOON] * 4), "week"))
+    assert (found.xs, found.series[0].points[0].value) == (["2026-W01"], 1.0)
+    assert "the same about 100\u202f% of 2 cells" in found.summary
+    assert agreement_over_time([]).empty
 
-    rows = [row(1, "labels", 90, 10), row(2, "labels", 100, 0), row(1, "new", 80, 20), row(1, "old", 1, 99)]
-    found = slides(["b", "a"], rows, "new")
-    assert [(slide.name, slide.images, slide.labelled.images) for slide in found] == [("b", 0, 0), ("a", 2, 2)]
-    assert found[1].labelled.parasitaemia.value == pytest.approx(5.0)
-    assert found[1].predicted.parasitaemia.value == pytest.approx(20.0)
-    assert found[1].labelled.stages["ring"] == 10
+
+def test_parasitaemia_by_slide_and_by_patient() -> None:
+    def row(image: int, source: str, slide: str, red: int, rings: int) -> dict[str, Any]:
+        stages = {"gametocytes": 0, "schizonts": 0, "trophozoites": 0, "rings": rings, "leukocytes": 0}
+        counts = {"cells": red + rings, "infected": rings, **stages}
+        return {"slide": slide, "patient": "p", "image_id": image, "source": source, "at": NOON, **counts}
+
+    rows = [row(1, "labels", "a", 90, 10), row(2, "labels", "a", 100, 0), row(3, "labels", "c", 100, 0)]
+    rows += [row(1, "new", "a", 80, 20), row(1, "old", "a", 1, 99)]
+    found = counted(rows, "slide", ["b", "a"], "new")
+    assert [(slide.name, slide.of, slide.labelled is None) for slide in found] == [("b", "", True), ("a", "p", False)]
+    assert point(found[1].labelled).value == pytest.approx(5.0)
+    assert point(found[1].predicted).value == pytest.approx(20.0)
     assert chart(found, "new").summary.startswith("1 of 2 slides have completely labelled fields; the highest, a: 5.0")
+    [patient] = counted(rows, "patient", ["p"], "new")
+    assert (patient.of, point(patient.labelled).value) == ("a, c", pytest.approx(100 * 10 / 300))
 
 
 def event(minute: int, name: str, **values: Any) -> dict[str, Any]:

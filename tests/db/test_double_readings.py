@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy.orm import Session
 
+from db import images
 from db.double_readings import Reading, double_readings
 from db.models import Cell
 from db.reviews import IMPORT_EXPERT
@@ -73,3 +74,13 @@ def test_imports_read_only_on_request(session: Session, cell: Cell) -> None:
     say(session, cell, "ring", ADA, minute=1, expert="ada")
     assert said(session) == []
     assert said(session, imports=True) == [(cell.id, "import", "red blood cell"), (cell.id, "ada", "ring")]
+
+
+def test_only_cells_that_the_last_answers_are_about(session: Session, cell: Cell) -> None:
+    say(session, cell, "ring", ADA, minute=0, expert="ada")
+    say(session, cell, "ring", BOB, minute=1, expert="bob")
+    later = add_cell(session, images.get(session, cell.image_id))
+    say(session, later, "ring", ADA, minute=2, expert="ada")
+    assert double_readings(session, newest=1) == []
+    assert double_readings(session, newest=2) == double_readings(session)
+    assert len(double_readings(session)) == 2

@@ -36,6 +36,8 @@ def test_work_and_answers_since_a_moment(database: Database) -> None:
         image = builders.add_image(session)
         cells = [builders.add_cell(session, image) for _ in range(3)]
         builders.say(session, cells[0], "ring", "ls:1:1", minute=-60)
+        builders.say(session, cells[0], "schizont", "ls:1:0", minute=-1440)
+        builders.say(session, cells[0], "ring", "ls:1:9", minute=-2880)
         builders.say(session, cells[1], "ring", "ls:1:2", minute=5)
         builders.say(session, cells[2], None, "ls:1:3", minute=6, way=Way.cell)
         builders.add_review(session, image, "ls:1:4", minute=7, status="skipped")
@@ -51,9 +53,9 @@ def test_work_and_answers_since_a_moment(database: Database) -> None:
             },
             {"expert": "ada@example.org", "way": Way.cell, "submitted": 1, "skipped": 0, "answers": 1, "seconds": None},
         ]
-        rows = overview.labels_per_day(session, builders.at(0))
+        rows = overview.labels_per_day(session, builders.at(0).date(), 2)
         assert sorted((row["day"], str(row["label"]), row["answers"]) for row in rows) == [
-            ("2026-01-01", "None", 1), ("2026-01-01", "ring", 1),
+            ("2025-12-31", "schizont", 1), ("2026-01-01", "None", 1), ("2026-01-01", "ring", 2),
         ]  # fmt: skip
 
 
@@ -63,7 +65,10 @@ def test_slides_come_newest_first_and_go_on_where_a_page_ended(database: Databas
         made["a"] = builders.add_image(session, group="a").id
         assert overview.newest_slides(session, 2) == [("a", made["a"]), ("c", made["c"])]
         assert overview.newest_slides(session, 2, before=made["c"]) == [("b", made["b"])]
-        assert len(overview.images_of_slides(session, ["a", "b"])) == 3
+        made["d"] = builders.add_image(session, group="d", patient="p").id
+        made["e"] = builders.add_image(session, group="e", patient="p").id
+        assert overview.patients_of(session, ["a", "d"]) == ["p"]
+        assert sorted(overview.images_of(session, ["b", "d"], ["p"])) == [made["b"], made["d"], made["e"]]
 
 
 def test_corrections_are_those_of_the_newest_pairs(database: Database) -> None:

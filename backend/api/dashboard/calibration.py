@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any
 
 import numpy as np
 
+from backend.history.intervals import independent
+
 BINS = 10
 CHANNELS = ("infected", "red blood cell")  # of an evaluation's report: the infected stages pooled, and a class
-Z = 1.959964  # of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,8 @@ def expected_error(bins: Sequence[Bin | None]) -> float | None:
     return sum(each.n * abs(each.said - each.right) for each in known) / total if total else None
 
 
-def wilson(right: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share `right` seen on n > 0 cases."""
-    spread = Z * sqrt(right * (1 - right) / n + Z**2 / (4 * n**2))
-    middle = right + Z**2 / (2 * n)
-    scale = 1 + Z**2 / n
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
-
-
 def _bin(scores: np.ndarray[Any, Any], hits: np.ndarray[Any, Any]) -> Bin | None:
     if not len(scores):
         return None
-    right = float(hits.mean())
-    return Bin(len(scores), float(scores.mean()), right, *wilson(right, len(scores)))
+    found = independent(np.array([int(hits.sum())]), np.array([len(hits)]))
+    return Bin(len(hits), float(scores.mean()), *(float(each[0]) for each in (found.value, found.low, found.high)))

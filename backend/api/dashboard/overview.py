@@ -42,11 +42,10 @@ class Tile:
 def overview(request: Request, server: ServerDep) -> HTMLResponse:
     """The page. Whatever the size of the record, it reads only what is newest, and what waits."""
     today = datetime.now(UTC).date()
-    midnight = datetime(today.year, today.month, today.day, tzinfo=UTC)
     with server.database.session(read_only=True) as session:
         live = present(session)
         curve = learning_curve(newest.metrics(session, newest.newest_evaluations(session, EVALUATIONS)))
-        answers = newest.labels_per_day(session, midnight - timedelta(days=DAYS - 1))
+        answers = newest.labels_per_day(session, today, DAYS)
         return render(
             request,
             "overview.html.j2",

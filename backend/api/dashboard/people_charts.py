@@ -7,7 +7,8 @@ from datetime import date, timedelta
 from typing import Any
 
 from backend.api.dashboard.charts import Chart, Point, Series
-from backend.api.dashboard.view import number, percent
+from backend.api.dashboard.view import interval, number, percent
+from backend.history.agreement import Agreement, Estimate
 from backend.instances import DIFFICULT, INFECTED
 from backend.label_studio.label_config import COLOURS
 
@@ -79,3 +80,29 @@ def _effort(efforts: Mapping[str, float]) -> str:
     (first, before), *_, (last, now) = [*efforts.items(), *efforts.items()]
     text = f"Experts changed {percent(now)} of what {last} had shown"
     return f"{text}." if first == last else f"{text}; with {first} it was {percent(before)}."
+
+
+def agreement_over_time(weeks: Sequence[Agreement]) -> Chart:
+    """Agreement beyond chance, week by week."""
+    newest = weeks[-1] if weeks else None
+    beyond = f"beyond chance (Cohen's kappa): {interval(_estimated(newest.cohen))}." if newest else ""
+    return Chart(
+        key="agreement",
+        kind="lines",
+        title="Agreement of experts",
+        summary=f"In {newest.period} they said the same about {percent(newest.same)} of {number(newest.cells)} cells "
+        f"that several of them had read; {beyond}"
+        if newest
+        else "No cell was read by two experts yet.",
+        x_name="week",
+        xs=[each.period for each in weeks],
+        y_name="1: always the same",
+        series=[
+            Series("Cohen's kappa", [_estimated(each.cohen) for each in weeks]),
+            Series("Krippendorff's alpha", [_estimated(each.alpha) for each in weeks]),
+        ],
+    )
+
+
+def _estimated(found: Estimate) -> Point:
+    return Point(found.value, found.low, found.high)

@@ -1,4 +1,4 @@
-"""Parasitaemia of slides, added up from their images, by experts' labels and by the pair that serves."""
+"""Parasitaemia of slides and patients, by experts' labels and by the pair that serves."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backend.api.dashboard.calibration import wilson
 from backend.api.dashboard.charts import Chart, Point, Series
 from backend.api.dashboard.view import interval, number
-from backend.instances import INFECTED
+from backend.history.parasitaemia import Parasitaemia, by_group
 
 Row = Mapping[str, Any]
 
@@ -17,74 +16,50 @@ LABELS = "labels"  # the source of `v_parasitaemia` that is no pair
 
 
 @dataclass(frozen=True)
-class Count:
-    """What one source counted on a slide. cells: red cells, infected or not. stages: infected cells by stage."""
-
-    images: int
-    cells: int
-    infected: int
-    stages: Mapping[str, int]
-
-    @property
-    def parasitaemia(self) -> Point:
-        """Infected among all red cells in percent, with Wilson's 95 % interval."""
-        if not self.cells:
-            return Point(None)
-        share = self.infected / self.cells
-        low, high = wilson(share, self.cells)
-        return Point(100 * share, 100 * low, 100 * high, self.cells)
-
-
-@dataclass(frozen=True)
-class Slide:
-    """A slide with what experts counted on it and what the pair that serves did; `patients` it is of."""
+class Counted:
+    """A slide, or a patient, with what either source counted there; None where it counted nothing. of: of whom."""
 
     name: str
-    patients: str
-    images: int
-    labelled: Count
-    predicted: Count
+    of: str
+    labelled: Parasitaemia | None
+    predicted: Parasitaemia | None
 
 
-def slides(names: Sequence[str], rows: Sequence[Row], pair: str | None) -> list[Slide]:
-    """One per name, in that order. rows: of `v_parasitaemia`."""
-    by_name: dict[str, list[Row]] = {name: [] for name in names}
+def counted(rows: Sequence[Row], by: str, names: Sequence[str], pair: str | None) -> list[Counted]:
+    """One per name, in that order. rows: of `v_parasitaemia`. by: slide or patient."""
+    found = {(each.source, each.group): each for each in by_group(rows, by) if each.source in (LABELS, pair)}
+    other = "patient" if by == "slide" else "slide"
+    of: dict[str, set[str]] = {}
     for row in rows:
-        by_name[row["slide"]].append(row)
+        of.setdefault(row[by], set()).update([row[other]] if row[other] else [])
     return [
-        Slide(
-            name,
-            ", ".join(sorted({row["patient"] for row in of if row["patient"]})),
-            len({row["image_id"] for row in of}),
-            _count([row for row in of if row["source"] == LABELS]),
-            _count([row for row in of if row["source"] == pair]),
-        )
-        for name, of in by_name.items()
+        Counted(name, ", ".join(sorted(of.get(name, ()))), found.get((LABELS, name)), found.get((pair or "", name)))
+        for name in names
     ]
 
 
-def _count(rows: Sequence[Row]) -> Count:
-    stages = {stage: sum(int(row[f"{stage}s"]) for row in rows) for stage in INFECTED}
-    return Count(len(rows), sum(int(row["cells"]) for row in rows), sum(int(row["infected"]) for row in rows), stages)
+def point(found: Parasitaemia | None) -> Point:
+    """Percent of all red cells with its interval."""
+    return Point(None) if found is None else Point(found.percent, found.low, found.high, found.cells)
 
 
-def chart(found: Sequence[Slide], pair: str | None) -> Chart:
+def chart(slides: Sequence[Counted], pair: str | None) -> Chart:
     """Parasitaemia of these slides by both sources."""
-    labelled = [slide for slide in found if slide.labelled.cells]
-    highest = max(labelled, key=lambda slide: slide.labelled.infected / slide.labelled.cells, default=None)
-    series = [Series("labels", [slide.labelled.parasitaemia for slide in found])]
+    labelled = {slide.name: point(slide.labelled) for slide in slides if point(slide.labelled).value is not None}
+    highest = max(labelled, key=lambda name: labelled[name].value or 0.0, default="")
+    series = [Series(LABELS, [point(slide.labelled) for slide in slides])]
     if pair is not None:
-        series.append(Series(pair, [slide.predicted.parasitaemia for slide in found]))
+        series.append(Series(pair, [point(slide.predicted) for slide in slides]))
     return Chart(
         key="parasitaemia",
         kind="dots",
         title="Parasitaemia by slide",
-        summary="No slide has a completely labelled field yet."
-        if highest is None
-        else f"{number(len(labelled))} of {number(len(found))} slides have completely labelled fields; the highest, "
-        f"{highest.name}: {interval(highest.labelled.parasitaemia, 1)} %.",
+        summary=f"{number(len(labelled))} of {number(len(slides))} slides have completely labelled fields; the "
+        f"highest, {highest}: {interval(labelled[highest], 1)} %."
+        if labelled
+        else "No slide has a completely labelled field yet.",
         x_name="slide",
-        xs=[slide.name for slide in found],
+        xs=[slide.name for slide in slides],
         y_name="infected among red cells, %",
         series=series,
     )

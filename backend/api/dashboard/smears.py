@@ -1,11 +1,11 @@
-"""`/dashboard/smears`: parasitaemia per slide."""
+"""`/dashboard/smears`: parasitaemia per slide and patient."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from backend.api.dashboard.smear_counts import chart, slides
+from backend.api.dashboard.smear_counts import chart, counted, point
 from backend.api.dashboard.view import render
 from backend.api.deps import ServerDep
 from backend.api.live import present
@@ -20,20 +20,23 @@ SHOWN = 20  # slides
 
 @router.get("/smears")
 def smears(request: Request, server: ServerDep, before: int | None = None) -> HTMLResponse:
-    """The newest slides, and those before."""
+    """The newest slides with their patients, and those before."""
     with server.database.session(read_only=True) as session:
         serving = serving_pair(session)
         pair = serving.name if serving else None
         newest = overview.newest_slides(session, SHOWN + 1, before)
         names = [name for name, _ in newest[:SHOWN]]
-        rows = overview.parasitaemia(session, overview.images_of_slides(session, names))
-        found = slides(names, rows, pair)
+        patients = overview.patients_of(session, names)
+        rows = overview.parasitaemia(session, overview.images_of(session, names, patients))
+        slides = counted(rows, "slide", names, pair)
         return render(
             request,
             "smears.html.j2",
             live=present(session),
-            slides=found,
-            chart=chart(found, pair),
+            slides=slides,
+            patients=counted(rows, "patient", patients, pair),
+            chart=chart(slides, pair),
+            point=point,
             pair=pair,
             stages=INFECTED,
             before=before,

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from backend.api.dashboard.assets import address
 from backend.api.dashboard.charts import Point
+from backend.history.agreement import Estimate
 from backend.label_studio.label_config import COLOURS
 
 NAVIGATION = (
@@ -56,7 +57,7 @@ def percent(value: float | None, digits: int = 0) -> str:
     return NOTHING if value is None else f"{100 * value:.{digits}f}\u202f%"
 
 
-def interval(point: Point, digits: int = 2) -> str:
+def interval(point: Point | Estimate, digits: int = 2) -> str:
     """A number with its 95 % interval, where it has one."""
     if point.low is None or point.high is None:
         return number(point.value, digits)

@@ -119,7 +119,8 @@ const promotions = (data) =>
 
 function lines(data) {
   const layout = base(data, { annotations: promotions(data) });
-  layout.yaxis.range = [0, 1.02];
+  const lowest = Math.min(0, ...data.series.flatMap((one) => one.points.map((point) => point.low ?? point.value ?? 0)));
+  layout.yaxis.range = [lowest, 1.02];
   return { traces: data.series.flatMap((one) => curve(data, one)), layout };
 }
 
