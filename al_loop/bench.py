@@ -35,9 +35,9 @@ class Bench:
         return found
 
     def detector(self, weights_sha256: str) -> Detector:
-        """The detector with these weights, from the store. Raises WeightsCorrupt."""
+        """The detector with these weights, from the store. Raises WeightsCorrupt, StoredFileCorrupt."""
         if weights_sha256 not in self._detectors:
-            path = self.store.path(weights_file(weights_sha256))
+            path = self.store.verify(weights_file(weights_sha256), weights_sha256)
             self._detectors[weights_sha256] = load_detector(path, weights_sha256, pick_device(self.device))
         return self._detectors[weights_sha256]
 

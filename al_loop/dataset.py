@@ -37,9 +37,7 @@ Box = tuple[float, float, float, float]  # xyxy px
 class Files(Protocol):
     """Where image files are: the file store, or a folder (`al_loop.labelled_files.FilesInPlace`)."""
 
-    def path(self, file: str) -> Path: ...
-
-    def read(self, file: str, sha256: str) -> bytes: ...
+    def verify(self, file: str, sha256: str) -> Path: ...
 
 
 @dataclass(frozen=True)
@@ -219,6 +217,7 @@ def samples(
 
 
 def _sample(image: LabelledImage, store: Files, border: float) -> TrainingSample:
+    path = store.verify(image.file, image.sha256)
     cells = [cell for cell in image.cells if cell.label != DIFFICULT]
     masks: list[Rle] = []
     sources: list[str] = []
@@ -229,7 +228,7 @@ def _sample(image: LabelledImage, store: Files, border: float) -> TrainingSample
             sources.append("expert")
             continue
         if pixels is None:
-            pixels = read_image(store.read(image.file, image.sha256))
+            pixels = read_image(path)
         mask, source = mask_from_box(pixels, np.array(cell.box, dtype=np.float32))
         masks.append(mask)
         sources.append(source)
@@ -240,7 +239,7 @@ def _sample(image: LabelledImage, store: Files, border: float) -> TrainingSample
         reviewed = np.array(boxes, dtype=np.float32).reshape(-1, 4)
     return TrainingSample(
         sha256=image.sha256,
-        path=store.path(image.file),
+        path=path,
         boxes=np.array([cell.box for cell in cells], dtype=np.float32).reshape(-1, 4),
         labels=tuple(cell.label for cell in cells),
         masks=tuple(masks),

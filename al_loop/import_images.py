@@ -149,6 +149,7 @@ def _check(source: SourceImage, store: FileStore, known: dict[str, Image]) -> Ch
                 return refuse("checksum mismatch", f"expected {name} {source.checksum}, got {found}")
         image = known.get(sha256)
         if image is not None:
+            store.put_as(image.file, image.sha256, (data,))  # its file may have been lost, or damaged
             return Checked(source, Stored(image.sha256, image.file), image.width, image.height, (), ())
         facts = probe(data)
         if (source.width, source.height) not in ((None, None), (facts.width, facts.height)):

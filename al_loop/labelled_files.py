@@ -39,14 +39,11 @@ class LabelledFile:
 class FilesInPlace:
     """Stands in for the file store when images stay where they are: files are absolute paths."""
 
-    def path(self, file: str) -> Path:
-        return Path(file)
-
-    def read(self, file: str, sha256: str) -> bytes:
-        """The file's bytes. Raises StoredFileCorrupt when it changed since it was listed."""
+    def verify(self, file: str, sha256: str) -> Path:
+        """The file's path. Raises StoredFileCorrupt when it changed since it was listed."""
         if sha256_of(Path(file)) != sha256:
             raise StoredFileCorrupt(f"{Path(file).name}: expected sha256 {sha256[:12]}; the file changed while in use")
-        return Path(file).read_bytes()
+        return Path(file)
 
 
 def read_labelled(

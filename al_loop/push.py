@@ -8,6 +8,7 @@ would double what both find missing: they take turns.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from al_loop.context import Loop
 from al_loop.push_answers import keep_waiting_fields, marks, show_answers
 from al_loop.push_cells import push_cells
 from al_loop.push_order import PushReport, to_rescore
-from backend.errors import NoTrainedModel
+from backend.errors import NoTrainedModel, StoredFileCorrupt
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.label_config import LabelConfig, parse
 from backend.label_studio.protocol import UNRANKED_SCORE, priority_to_score
@@ -24,6 +25,8 @@ from backend.locks import exclusive
 from backend.serving import active_pair, regions_of
 from db import answers, images, predictions, projects, queue, requests
 from db.models import Image, Project, Task, Way
+
+log = logging.getLogger("cellloop.push")
 
 CHUNK = 50  # predictions per request: progress moves, and a crash repeats little
 
@@ -51,7 +54,7 @@ def push(
 
     In a project of cells, every cell that waits: see `push_cells.py`.
     wait: while another thread or process of this home pushes; otherwise raises Occupied.
-    Raises NoTrainedModel, LabelStudioUnavailable, LabelStudioRefused.
+    Raises NoTrainedModel, LabelStudioUnavailable, LabelStudioRefused, FileStoreUnavailable.
     """
     with exclusive(loop.settings.home / "push.lock", wait=wait):
         way = push_cells if project.way == Way.cell else _push
@@ -100,12 +103,22 @@ def _ensure_tasks(loop: Loop, label_studio: LabelStudio, project: Project) -> in
     # A crash between Label Studio's import and our note of it leaves tasks we do not know: adopt, do not double them.
     there = {task.data.get("sha256"): task.id for task in label_studio.tasks_since(project.ls_project_id)}
     pairs = [(there[image.sha256], image.id) for image in missing if image.sha256 in there]
-    absent = [image for image in missing if image.sha256 not in there]
+    absent = [image for image in missing if image.sha256 not in there and _shows(loop, image)]
     ids = label_studio.import_tasks(project.ls_project_id, [task_data(image) for image in absent])
     pairs += [(ls_task_id, image.id) for ls_task_id, image in zip(ids, absent, strict=True)]
     with loop.database.session() as session:
         projects.add_tasks(session, project.id, pairs)
     return len(absent)
+
+
+def _shows(loop: Loop, image: Image) -> bool:
+    """Whether Label Studio, which reads the files of this machine, can show the image; fetches it if need be."""
+    try:
+        loop.store.bring(image.file, image.sha256)
+    except StoredFileCorrupt as error:
+        log.warning("image %s gets no task yet: %s", image.name, error)
+        return False
+    return True
 
 
 def _push_predictions(

@@ -59,7 +59,7 @@ def chosen_trunk(loop: Loop, config: TrainingConfig) -> tuple[TrainingConfig, Fr
         serving = versions.active(session, "all_cells")
     if serving is None:
         return config, None
-    weights = loop.store.path(weights_file(serving.weights_sha256))
+    weights = loop.store.verify(weights_file(serving.weights_sha256), serving.weights_sha256)
     folder = loop.settings.home / "cache" / FEATURES
     return replace(config, trunk=serving.weights_sha256), FrozenTrunk(weights, folder, loop.settings.trunk_cache_bytes)
 

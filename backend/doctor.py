@@ -1,4 +1,7 @@
-"""`cellloop doctor`: what is missing or misconfigured, and how to mend it. Looks only; changes nothing."""
+"""`cellloop doctor`: what is missing or misconfigured, and how to mend it.
+
+Looks only; changes nothing, but that it writes a small file into a shared file store and removes it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from backend import doctor_label_studio, doctor_machine, doctor_record
 from backend.credentials import Credentials, credentials_file, load_credentials
 from backend.errors import CredentialsUnusable
+from backend.far_store import open_store
 from backend.findings import Finding
 from backend.settings import Settings
 from backend.store import FileStore
@@ -25,6 +29,8 @@ def diagnose(settings: Settings, label_studio_program: Path | None = None) -> It
     yield doctor_machine.check_python()
     yield doctor_machine.check_torch(settings.device)
     yield doctor_machine.check_home(settings.home)
+    store = open_store(settings.files, settings.files_url)
+    yield doctor_machine.check_files(store)
     yield doctor_machine.check_credentials(settings.home)
     yield doctor_machine.check_port(settings, credentials)
     yield doctor_machine.check_exposure(settings)
@@ -35,7 +41,7 @@ def diagnose(settings: Settings, label_studio_program: Path | None = None) -> It
     if found.state != "broken":
         database = Database(settings.database_url)
         try:
-            yield from _record(settings, database)
+            yield from _record(settings, database, store)
             with database.session(read_only=True) as session:
                 known = projects.projects(session)
             here = [p for p in known if p.url == settings.label_studio_url]
@@ -46,8 +52,7 @@ def diagnose(settings: Settings, label_studio_program: Path | None = None) -> It
     yield from doctor_label_studio.check(settings, credentials, label_studio_program, project_ids, cell_ids)
 
 
-def _record(settings: Settings, database: Database) -> Iterator[Finding]:
-    store = FileStore(settings.files)
+def _record(settings: Settings, database: Database, store: FileStore) -> Iterator[Finding]:
     yield doctor_record.check_images(database, store)
     yield from doctor_record.check_models(database, store)
     yield doctor_record.check_projects(database, settings)

@@ -12,9 +12,10 @@ import tempfile
 from pathlib import Path
 
 from backend.credentials import Credentials, credentials_file, load_credentials
-from backend.errors import CredentialsUnusable
+from backend.errors import CredentialsUnusable, FileStoreUnavailable
 from backend.findings import Finding, broken, notice, ok
 from backend.settings import Settings
+from backend.store import FileStore
 
 MIN_FREE_BYTES = 500 * 2**20  # a checkpoint, a weight file and some images
 GOOD_FREE_BYTES = 5 * 2**30
@@ -68,6 +69,17 @@ def check_home(home: Path) -> Finding:
     if free < MIN_FREE_BYTES:
         return broken("home", found, "free some space, or set CELLLOOP_HOME to a folder on another disk")
     return notice("home", found, "free some space soon") if free < GOOD_FREE_BYTES else ok("home", found)
+
+
+def check_files(store: FileStore) -> Finding:
+    """Where the files lie, and whether a store that several machines share can be read and written."""
+    if store.far is None:
+        return ok("files", f"{store.root}, on this machine only")
+    try:
+        store.far.check()
+    except FileStoreUnavailable as error:
+        return broken("files", str(error).split("; ")[0], "mend CELLLOOP_FILES_URL, its credentials or the network")
+    return ok("files", f"{store.far.name} can be read and written; copies in {store.root}")
 
 
 def check_credentials(home: Path) -> Finding:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
-from backend.errors import StoredFileCorrupt
+from backend.errors import FileStoreUnavailable, StoredFileCorrupt
 from backend.findings import Finding, broken, notice, ok
 from backend.settings import Settings
 from backend.store import FileStore, weights_file
@@ -48,7 +48,10 @@ def check_images(database: Database, store: FileStore) -> Finding:
         files = [image.file for split in Split for image in images.by_split(session, split)]
     if not files:
         return notice("images", "none", "run: cellloop import <folder or zip>")
-    missing = [file for file in files if not store.path(file).is_file()]
+    try:
+        missing = store.missing(files)
+    except FileStoreUnavailable as error:
+        return notice("images", f"{len(files)}, but {error}", "mend the file store first")
     shown = ", ".join(f"{count} {split}" for split, count in counts.items())
     if missing:
         mend = "restore the store from a backup, or import the same images again"
@@ -68,7 +71,7 @@ def check_models(database: Database, store: FileStore) -> Iterator[Finding]:
         sha256 = version.weights_sha256
         try:
             store.verify(weights_file(sha256), sha256)
-        except StoredFileCorrupt as error:
+        except (StoredFileCorrupt, FileStoreUnavailable) as error:
             mend = f"restore the file, or: cellloop rollback --role {role}"
             yield broken(about, f"version {version.id}: {str(error).split(';')[0]}", mend)
             continue

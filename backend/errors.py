@@ -54,6 +54,10 @@ class StoredFileCorrupt(CellloopError):
     """A file in the store is missing, or its bytes are not the ones its sha256 names."""
 
 
+class FileStoreUnavailable(CellloopError):
+    """The far file store (CELLLOOP_FILES_URL) does not answer, or refuses to be read or written."""
+
+
 class NotEnoughData(CellloopError):
     """Training or evaluation was asked for on an empty or unusable selection."""
 

@@ -65,7 +65,7 @@ class WeightsLoader:
         self._detectors: dict[str, Detector] = {}
 
     def __call__(self, row: ServingPair) -> Pair:
-        """The pair of this row. Raises WeightsCorrupt. Not thread-safe: PairCache locks."""
+        """The pair of this row. Raises WeightsCorrupt, StoredFileCorrupt. Not thread-safe: PairCache locks."""
         from backend.detect import load_detector, pick_device  # imports torch
         from backend.fuse import FusionConfig
         from backend.preannotate import Pair
@@ -73,7 +73,7 @@ class WeightsLoader:
         device = pick_device(self.device)
         kept = {}
         for sha256 in (row.all_cells_sha256, row.infected_sha256):
-            path = self.store.path(weights_file(sha256))
+            path = self.store.verify(weights_file(sha256), sha256)
             kept[sha256] = self._detectors.get(sha256) or load_detector(path, sha256, device)
         self._detectors = kept
         return Pair(
@@ -96,7 +96,10 @@ class PairCache:
         self._served: Served | None = None
 
     def current(self) -> Served:
-        """The active pair, loaded. Raises NoTrainedModel before the first promotion, WeightsCorrupt."""
+        """The active pair, loaded.
+
+        Raises NoTrainedModel before the first promotion, WeightsCorrupt, StoredFileCorrupt.
+        """
         row = active_pair(self.database)
         if row is None:
             raise NoTrainedModel(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -21,6 +22,10 @@ class Settings(BaseSettings):
 
     home: Path = Field(default=Path(".cellloop"), description="folder of the database, the file store and the secrets")
     database_url: str = Field(default="", description="SQLAlchemy URL; empty: SQLite inside home")
+    # Several machines share their files at any fsspec URL: s3://bucket/prefix?endpoint_override=host:9000&scheme=http,
+    # file:///mnt/share. <home>/files then holds copies; Label Studio reads those of the machine that pushes.
+    # S3 takes AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. To move there: copy <home>/files, then run cellloop doctor.
+    files_url: str = Field(default="", repr=False, description="shared file store; empty: files lie in home only")
 
     host: str = Field(default="127.0.0.1", description="address the backend listens on; loopback unless told otherwise")
     port: int = Field(default=9090, ge=1, le=65535)
@@ -67,6 +72,16 @@ class Settings(BaseSettings):
     def _split_paths(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(Path(part) for part in value.split(os.pathsep) if part)
+        return value
+
+    @field_validator("files_url")
+    @classmethod
+    def _no_secret_inside(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and not parts.scheme:
+            raise ValueError("expected a URL like s3://bucket/prefix or file:///mnt/share, got one without a scheme")
+        if parts.password or {"access_key", "secret_key", "session_token"} & parse_qs(parts.query).keys():
+            raise ValueError("expected no secret in the URL; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead")
         return value
 
     @field_validator("label_studio_url", "backend_url", "public_url")

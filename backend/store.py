@@ -7,8 +7,9 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 from backend.errors import StoredFileCorrupt
 
@@ -35,19 +36,17 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def replace_atomically(path: Path, blocks: Iterable[bytes]) -> str:
-    """Write `blocks` to `path` so that readers see the old file or the whole new one. Gives the sha256.
+@contextmanager
+def whole_or_absent(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that becomes `path` when the block ends: readers see the old file or the whole new one.
 
-    After it returns the bytes are on the disk, name included.
+    Afterwards the bytes are on the disk, name included. After an error nothing has changed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    digest = hashlib.sha256()
     try:
         with temporary.open("xb") as file:
-            for block in blocks:
-                digest.update(block)
-                file.write(block)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -58,7 +57,26 @@ def replace_atomically(path: Path, blocks: Iterable[bytes]) -> str:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def replace_atomically(path: Path, blocks: Iterable[bytes]) -> str:
+    """Write `blocks` to `path`, whole or not at all. Gives the sha256."""
+    digest = hashlib.sha256()
+    with whole_or_absent(path) as file:
+        for block in blocks:
+            digest.update(block)
+            file.write(block)
     return digest.hexdigest()
+
+
+def _checked(blocks: Iterable[bytes], sha256: str, trouble: str) -> Iterator[bytes]:
+    """The blocks as they come; StoredFileCorrupt after the last one when they were not the promised bytes."""
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
+        yield block
+    if digest.hexdigest() != sha256:
+        raise StoredFileCorrupt(trouble)
 
 
 def file_of(kind: str, sha256: str, suffix: str) -> str:
@@ -71,11 +89,30 @@ def weights_file(sha256: str) -> str:
     return file_of("weights", sha256, ".safetensors")
 
 
-class FileStore:
-    """`<root>/<kind>/<ab>/<sha256><suffix>`. Storing the same bytes again changes nothing."""
+class Far(Protocol):
+    """Where several machines keep their files together (`backend/far_store.py`)."""
 
-    def __init__(self, root: Path) -> None:
+    name: str
+
+    def get(self, file: str) -> bytes | None: ...
+
+    def put(self, file: str, data: bytes) -> None: ...
+
+    def names(self, kind: str) -> set[str]: ...
+
+    def check(self) -> None: ...
+
+
+class FileStore:
+    """`<root>/<kind>/<ab>/<sha256><suffix>`. Storing the same bytes again changes nothing, or mends what was damaged.
+
+    far: the store that several machines share. The folder is then a mirror of it: what is stored goes to both, and
+    what is missing or damaged here is fetched. Whatever needs it raises FileStoreUnavailable when it does not answer.
+    """
+
+    def __init__(self, root: Path, far: Far | None = None) -> None:
         self.root = Path(root).resolve()
+        self.far = far
 
     def put_file(self, kind: str, path: Path) -> Stored:
         """Store a copy of the file at `path` under its own suffix (lower case)."""
@@ -90,33 +127,63 @@ class FileStore:
     def _put(self, kind: str, sha256: str, suffix: str, blocks: Iterable[bytes]) -> Stored:
         if not _KIND.fullmatch(kind) or not _SUFFIX.fullmatch(suffix):
             raise ValueError(f"expected a kind like 'images' and a suffix like '.png', got {kind!r} and {suffix!r}")
-        stored = Stored(sha256, file_of(kind, sha256, suffix))
-        target = self.root / stored.file
-        if target.is_file() and sha256_of(target) == sha256:
-            return stored
-        written = replace_atomically(target, blocks)
-        if written != sha256:
-            target.unlink()
-            raise StoredFileCorrupt(f"{stored.file}: the source changed while it was copied; try again")
-        return stored
+        return self.put_as(file_of(kind, sha256, suffix), sha256, blocks)
+
+    def put_as(self, file: str, sha256: str, blocks: Iterable[bytes]) -> Stored:
+        """Store `blocks` as the file that a row names. Raises StoredFileCorrupt when they are not the promised bytes.
+
+        When it returns, the far store has the file, too: only then may a row speak of it.
+        """
+        target = self.path(file)
+        if not (target.is_file() and sha256_of(target) == sha256):
+            trouble = f"{file}: expected sha256 {sha256[:12]}..., but the source changed while it was copied; try again"
+            replace_atomically(target, _checked(blocks, sha256, trouble))
+        if self.far is not None:
+            held = self.far.get(file)
+            if held is None or hashlib.sha256(held).hexdigest() != sha256:
+                self.far.put(file, target.read_bytes())
+        return Stored(sha256, file)
 
     def path(self, file: str) -> Path:
-        """Absolute path of a stored file (it need not exist). Raises ValueError for a path that leaves the store."""
+        """Absolute path of a stored file on this machine (it need not exist): see `bring`.
+
+        Raises ValueError for a path that leaves the store.
+        """
         path = (self.root / file).resolve()
         if not path.is_relative_to(self.root):
             raise ValueError(f"expected a file inside the store, got {file!r}")
         return path
 
-    def verify(self, file: str, sha256: str) -> Path:
-        """The path of a stored file, after its bytes were checked. Raises StoredFileCorrupt when they differ."""
+    def bring(self, file: str, sha256: str) -> Path:
+        """The path, after the file was fetched from the far store if it was not here. What is here is not checked."""
         path = self.path(file)
-        if not path.is_file():
+        return path if self.far is None or path.is_file() else self._fetch(self.far, file, sha256)
+
+    def verify(self, file: str, sha256: str) -> Path:
+        """The path of a stored file, after its bytes were checked; what is damaged here is fetched from the far store.
+
+        Raises StoredFileCorrupt when the bytes are nowhere.
+        """
+        path = self.path(file)
+        found = sha256_of(path) if path.is_file() else None
+        if found == sha256:
+            return path
+        if self.far is not None:
+            return self._fetch(self.far, file, sha256)
+        if found is None:
             raise StoredFileCorrupt(f"{file}: expected in the store, but it is missing; restore it from a backup")
-        found = sha256_of(path)
-        if found != sha256:
+        raise StoredFileCorrupt(
+            f"{file}: expected sha256 {sha256[:12]}..., got {found[:12]}...; restore it or import it again"
+        )
+
+    def _fetch(self, far: Far, file: str, sha256: str) -> Path:
+        path, data = self.path(file), far.get(file)
+        if data is None:
             raise StoredFileCorrupt(
-                f"{file}: expected sha256 {sha256[:12]}..., got {found[:12]}...; restore it or import it again"
+                f"{file}: expected here or in {far.name}, but it is missing; restore it from a backup"
             )
+        trouble = f"{file}: expected sha256 {sha256[:12]}..., got other bytes from {far.name}; restore it"
+        replace_atomically(path, _checked((data,), sha256, trouble))
         return path
 
     def read(self, file: str, sha256: str) -> bytes:
@@ -124,6 +191,15 @@ class FileStore:
         path = self.path(file)
         data = path.read_bytes() if path.is_file() else None
         if data is None or hashlib.sha256(data).hexdigest() != sha256:
-            self.verify(file, sha256)  # says what is wrong
-            raise StoredFileCorrupt(f"{file}: changed while it was read; try again")
+            data = self.verify(file, sha256).read_bytes()  # says what is wrong, or fetches
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise StoredFileCorrupt(f"{file}: changed while it was read; try again")
         return data
+
+    def missing(self, files: Iterable[str]) -> list[str]:
+        """Which of these files the store lacks, by their names alone: the far store where there is one, else here."""
+        if self.far is None:
+            return [file for file in files if not self.path(file).is_file()]
+        wanted = list(files)
+        held = {name for kind in {file.split("/")[0] for file in wanted} for name in self.far.names(kind)}
+        return [file for file in wanted if file not in held]

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 from al_loop.context import Loop
 from backend.credentials import load_credentials
 from backend.errors import DatabaseNotMigrated, LabelStudioUnavailable, NotConnected
+from backend.far_store import open_store
 from backend.home import prepare_home
 from backend.label_studio.server import LabelStudioConfig
 from backend.settings import Settings
-from backend.store import FileStore
 from db import projects
 from db.migrate import pending
 from db.models import Project
@@ -35,7 +35,7 @@ def open_loop() -> Loop:
     if pending(settings.database_url):
         shown = database.engine.url.render_as_string(hide_password=True)
         raise DatabaseNotMigrated(f"{shown}: expected today's tables, got older ones or none; run: cellloop migrate")
-    return Loop(settings, database, FileStore(settings.files), load_credentials(settings.home))
+    return Loop(settings, database, open_store(settings.files, settings.files_url), load_credentials(settings.home))
 
 
 def label_studio_config(settings: Settings) -> LabelStudioConfig:

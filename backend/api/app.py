@@ -15,11 +15,11 @@ from backend.api.task_images import TaskImages
 from backend.credentials import load_credentials
 from backend.crop_cache import CropCache
 from backend.errors import DatabaseNotMigrated
+from backend.far_store import open_store
 from backend.home import prepare_home
 from backend.label_studio.uploads import LabelStudioUploads
 from backend.serving import PairCache, PairLoader
 from backend.settings import Settings
-from backend.store import FileStore
 from db.migrate import pending
 from db.session import Database
 
@@ -38,7 +38,7 @@ def create_app(settings: Settings | None = None, *, loader: PairLoader | None = 
         shown = database.engine.url.render_as_string(hide_password=True)
         raise DatabaseNotMigrated(f"{shown}: expected today's tables, got older ones or none; run: cellloop migrate")
     credentials = load_credentials(settings.home)
-    store = FileStore(settings.files)
+    store = open_store(settings.files, settings.files_url)
     token = settings.label_studio_token or credentials.label_studio_token
 
     @asynccontextmanager

@@ -55,6 +55,7 @@ STATUS: dict[type[Exception], int] = {
     errors.LabelStudioRefused: 502,
     errors.LabelStudioUnavailable: 502,
     errors.NoTrainedModel: 503,
+    errors.FileStoreUnavailable: 503,
 }
 
 

@@ -19,7 +19,7 @@ from al_loop.import_images import import_images
 from al_loop.rendered import write_coco_folder
 from al_loop.ruler import load_ruler
 from backend.errors import UnusableAnnotations
-from backend.store import FileStore
+from backend.store import FileStore, sha256_of
 from db.images import by_split, imports
 from db.labels import class_counts, current_labels, labelled_images
 from db.models import Action, Base, Image, Import, Review
@@ -81,6 +81,9 @@ def test_importing_again_adds_nothing(database: Database, store: FileStore, tmp_
     source = write_bbbc041(tmp_path / "set", 5)
     first = import_images(database, store, source, label_share=0.5)
     before, files = rows(database), sorted(store.root.rglob("*"))
+    damaged, lost, *_ = (path for path in files if path.is_file())
+    damaged.write_bytes(b"damaged")
+    lost.unlink()
     again = import_images(database, store, source)
     zipped = import_images(database, store, zip_folder(source, tmp_path / "set.zip", "top/"))
     for report in (again, zipped):
@@ -88,6 +91,7 @@ def test_importing_again_adds_nothing(database: Database, store: FileStore, tmp_
         assert report.ruler_sha256 == first.ruler_sha256
     assert rows(database) == before
     assert sorted(store.root.rglob("*")) == files
+    assert sha256_of(damaged) == damaged.stem
 
 
 def test_every_problem_is_counted_and_the_rest_goes_in(

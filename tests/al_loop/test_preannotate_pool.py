@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from al_loop.preannotate_pool import preannotate_images, preannotate_pool
-from backend.errors import NoTrainedModel, WeightsCorrupt
+from backend.errors import NoTrainedModel, StoredFileCorrupt
 from backend.fuse import FusionConfig
 from backend.preannotate import Pair
 from backend.serving import PairCache, Served
@@ -96,5 +96,5 @@ def test_models_are_loaded_only_when_something_is_missing(workshop: Workshop) ->
     with workshop.database.session() as session:
         late = builders.add_image(session)
         assert images.get(session, late.id).split == "train"
-    with pytest.raises(WeightsCorrupt):
+    with pytest.raises(StoredFileCorrupt):
         preannotate_pool(workshop)

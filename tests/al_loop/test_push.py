@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ from al_loop.push import push
 from al_loop.push_order import HEAD
 from al_loop.rank import rank
 from backend.errors import LabelStudioUnavailable, NoTrainedModel
+from backend.far_store import open_store
 from backend.label_studio.protocol import UNRANKED_SCORE, priority_to_score
 from db import predictions, projects, queue, versions
 from db.models import ModelPair, Push
 from db.session import Database
+from tests import builders
 from tests.al_loop.workshop import BOXES, Workshop, add_pool, new_pair, open_workshop, predict, pushed_workshop
 from tests.fake_label_studio import FakeLabelStudio
 
@@ -87,6 +90,19 @@ def test_without_models_nothing_is_pushed(workshop: Workshop) -> None:
     with pytest.raises(NoTrainedModel, match="cellloop train"):
         run(workshop)
     assert workshop.fake.tasks == {}
+
+
+def test_label_studio_finds_the_files_it_shows(workshop: Workshop, tmp_path: Path) -> None:
+    (tmp_path / "share").mkdir()
+    url = f"file://{tmp_path / 'share'}"
+    stored = open_store(tmp_path / "another machine", url).put_bytes("images", b"a smear", ".png")
+    with workshop.database.session() as session:
+        known = builders.add_image(session, sha256=stored.sha256, file=stored.file)
+        builders.add_image(session, "lost.png")
+    here = replace(workshop, store=open_store(workshop.settings.files, url))
+    new_pair(here, [known.id])
+    assert push(here, here.fake, here.project).tasks == 1  # no task that would show nothing
+    assert here.store.path(stored.file).read_bytes() == b"a smear"
 
 
 @pytest.mark.parametrize("lost", ["import_tasks", "import_predictions"])

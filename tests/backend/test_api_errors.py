@@ -20,6 +20,7 @@ class Exotic(errors.ImageRefused):
 def test_the_nearest_listed_class_decides() -> None:
     assert status_of(Exotic("x")) == STATUS[errors.ImageRefused] == 422
     assert status_of(errors.WeightsCorrupt("x")) == 500
+    assert status_of(errors.FileStoreUnavailable("x")) == 503
 
 
 def test_a_failing_database_is_unavailable_not_a_traceback(client: TestClient, bench: Bench) -> None:

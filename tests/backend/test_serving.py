@@ -12,7 +12,7 @@ import pytest
 
 from backend.detect import DetectorConfig, build_detector, save_detector
 from backend.embed import EMBEDDING_SIZE, codes
-from backend.errors import NoTrainedModel, WeightsCorrupt
+from backend.errors import NoTrainedModel, StoredFileCorrupt, WeightsCorrupt
 from backend.fuse import FusionConfig
 from backend.instances import CLASSES
 from backend.preannotate import Pair, preannotate
@@ -79,7 +79,7 @@ def test_a_failed_load_is_tried_again(bench: Bench) -> None:
 
 def test_missing_weights_are_named(bench: Bench) -> None:
     bench.activate_pair()  # rows only: there is no such file
-    with pytest.raises(WeightsCorrupt):
+    with pytest.raises(StoredFileCorrupt, match=r"weights/.*missing"):
         PairCache(bench.database, bench.store, "cpu").current()
 
 

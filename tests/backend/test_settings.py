@@ -59,6 +59,15 @@ def test_the_token_is_not_in_the_repr() -> None:
     assert "s3cret" not in repr(Settings(label_studio_token="s3cret"))
 
 
+@pytest.mark.parametrize("url", ["s3://key:s3cret@bucket/x", "s3://bucket/x?secret_key=s3cret", "bucket/s3cret"])
+def test_the_address_of_the_files_holds_no_secret(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("CELLLOOP_FILES_URL", url)
+    with pytest.raises(ValidationError, match="files_url") as refused:
+        Settings()
+    assert "s3cret" not in refused.value.errors()[0]["msg"]
+    assert Settings(files_url="s3://bucket/x?scheme=http").files_url == "s3://bucket/x?scheme=http"
+
+
 def test_frozen() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1  # type: ignore[misc]
