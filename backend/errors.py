@@ -58,6 +58,14 @@ class FileStoreUnavailable(CellloopError):
     """The far file store (CELLLOOP_FILES_URL) does not answer, or refuses to be read or written."""
 
 
+class ArchiveDamaged(CellloopError):
+    """A backup is not whole: cut off, changed, or no backup at all."""
+
+
+class RestoreRefused(CellloopError):
+    """A backup was to be restored into an installation that is not empty, or by a version that does not know it."""
+
+
 class NotEnoughData(CellloopError):
     """Training or evaluation was asked for on an empty or unusable selection."""
 

@@ -25,3 +25,7 @@ class UnusableDatabase(RecordError):
 
 class UnusableQuestion(RecordError):
     """A question to the history that cannot be answered: a filter's value, or a cursor of another question."""
+
+
+class RowsRefused(RecordError):
+    """Rows that were to be inserted in bulk break the rules of their table, or hold what the engine cannot store."""

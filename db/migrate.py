@@ -8,6 +8,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
 
 from db import definitions
 from db.session import make_engine, parse_url
@@ -52,14 +53,24 @@ def current(url: str) -> str | None:
     engine = make_engine(url)
     try:
         with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            return revision_of(connection)
     finally:
         engine.dispose()
+
+
+def revision_of(connection: Connection) -> str | None:
+    """The revision as this connection's transaction sees it."""
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 def head() -> str | None:
     """The newest revision this code knows."""
     return ScriptDirectory.from_config(_config("")).get_current_head()
+
+
+def knows(revision: str) -> bool:
+    """Whether this code can bring a database to this revision."""
+    return any(known.revision == revision for known in ScriptDirectory.from_config(_config("")).walk_revisions())
 
 
 def pending(url: str) -> bool:

@@ -40,6 +40,8 @@ VERBS: tuple[str, ...] = (
     "render",
     "starter",
     "bench",
+    "backup",
+    "restore",
     "doctor",
 )
 
