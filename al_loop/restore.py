@@ -12,7 +12,7 @@ from backend.errors import ArchiveDamaged, RestoreRefused
 from backend.store import FileStore
 from db import backup as record
 from db import migrate
-from db.bulk import insert_rows
+from db.bulk import insert_rows, loading
 from db.session import Database
 
 OnProgress = Callable[[int, int, str], None]
@@ -105,11 +105,12 @@ def _put_back(url: str, archive: Archive, on_progress: OnProgress) -> int:
         with database.engine.connect() as connection, connection.begin():
             record.keep_writers_out(connection, list(rows))
             _refuse(record.filled_tables(connection))  # somebody was quicker
-            for name, expected in rows.items():
-                kinds, batches = archive.table(name)
-                count = insert_rows(connection, record.table_of(name, kinds), passing(batches, name))
-                if count != expected:
-                    raise ArchiveDamaged(f"{archive.path}: expected {expected} rows of {name}, got {count}")
+            with loading(connection):
+                for name, expected in rows.items():
+                    kinds, batches = archive.table(name)
+                    count = insert_rows(connection, record.table_of(name, kinds), passing(batches, name))
+                    if count != expected:
+                        raise ArchiveDamaged(f"{archive.path}: expected {expected} rows of {name}, got {count}")
             failed = record.fail_open_runs(connection, LOST)
             record.count_on(connection, list(rows))
             return failed

@@ -1,7 +1,7 @@
 """The whole record as rows that no engine is needed to read, and back into an empty one.
 
 One read transaction sees everything as it was at one moment, however many people write meanwhile. Tables marked
-`info={"derived": True}` are left out: their triggers fill them again.
+`info={"derived": True}` are left out: they follow from the others.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ SQLite's triggers run once per row, PostgreSQL's once per statement over all its
 
 from __future__ import annotations
 
+from sqlalchemy import Connection, inspect
+
 _LIVE = """
 SELECT {distinct} r.cell_id, r.image_id, r.id, r.label FROM label_revisions AS r
 WHERE {cells} AND r.action <> 'withdrawn' AND NOT EXISTS (
@@ -102,3 +104,35 @@ CREATE TRIGGER derive_predicted_counts AFTER INSERT ON predicted_cells
 REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION cellloop_derive_predicted_counts()
 """,
 )
+
+# The same from all facts at once, on both engines: for rows that came while the triggers were away (`db/bulk.py`).
+REBUILT = {
+    "current_labels": """
+INSERT INTO current_labels (cell_id, image_id, revision_id, label)
+SELECT cell_id, image_id, id, label FROM (
+  SELECT last.*, row_number() OVER (PARTITION BY cell_id ORDER BY decided_at DESC, id DESC) AS place FROM (
+    SELECT r.id, r.cell_id, r.image_id, r.label, r.action, r.decided_at,
+      row_number() OVER (PARTITION BY cell_id, thread ORDER BY id DESC) AS place_in_thread
+    FROM label_revisions AS r
+  ) AS last WHERE place_in_thread = 1 AND action <> 'withdrawn'
+) AS live WHERE place = 1
+""",
+    "label_counts": """
+INSERT INTO label_counts (image_id, label, cells)
+SELECT image_id, label, count(*) FROM current_labels WHERE label IS NOT NULL GROUP BY image_id, label
+""",
+    "predicted_counts": """
+INSERT INTO predicted_counts (prediction_id, label, cells)
+SELECT prediction_id, label, count(*) FROM predicted_cells GROUP BY prediction_id, label
+""",
+}
+
+
+def rebuild(connection: Connection) -> None:
+    """Make all of it anew, where the triggers are away; an older schema may lack some of the tables."""
+    there = inspect(connection).get_table_names()
+    for table in REBUILT.keys() & set(there):
+        connection.exec_driver_sql(f"DELETE FROM {table}")
+    for table, statement in REBUILT.items():
+        if table in there:
+            connection.exec_driver_sql(statement)
