@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from al_loop.archive import Archive, Manifest, Passing
-from al_loop.jobs import system_database_url
 from backend.errors import ArchiveDamaged, RestoreRefused
 from backend.store import FileStore
 from db import backup as record
@@ -30,13 +29,14 @@ class Restored:
 
 def restore(
     url: str,
-    home: Path,
+    jobs_url: str,
     store: FileStore,
     path: Path,
     on_progress: OnProgress = lambda done, total, note: None,
 ) -> Restored:
     """Put the files of the archive `path` into the store and its rows, with their ids, into the database at `url`.
 
+    jobs_url: where the job runtime keeps its tables (`al_loop.jobs.system_database_url`), which must know no job yet.
     Killed and repeated, it begins again, or only migrates the rows that are there. Raises ArchiveDamaged;
     RestoreRefused when something is in the database, or this version is too old for the archive; RowsRefused when the
     engine cannot store what the other one could. After an error the database is as empty as before.
@@ -47,7 +47,7 @@ def restore(
         raise RestoreRefused(
             f"{path}: expected a revision that this version knows, got {manifest.revision}; restore it with a newer one"
         )
-    there = _refuse_what_is_filled(url, home, manifest)
+    there = _refuse_what_is_filled(url, jobs_url, manifest)
     archive.check(on_progress)
     if not there:
         for done, (file, sha256) in enumerate(manifest.files.items(), start=1):
@@ -61,7 +61,7 @@ def restore(
     return Restored(manifest, str(migrate.head()), failed)
 
 
-def _refuse_what_is_filled(url: str, home: Path, manifest: Manifest) -> bool:
+def _refuse_what_is_filled(url: str, jobs_url: str, manifest: Manifest) -> bool:
     """Whether all rows of the archive are there, and only a migration is due. Raises RestoreRefused for others."""
     revision = migrate.current(url)
     if revision is not None and not migrate.knows(revision):
@@ -71,7 +71,7 @@ def _refuse_what_is_filled(url: str, home: Path, manifest: Manifest) -> bool:
     if filled and whole and revision == manifest.revision and migrate.pending(url):
         return True
     _refuse(filled)
-    if record.has_jobs(system_database_url(home, url)):
+    if record.has_jobs(jobs_url):
         raise RestoreRefused(
             "expected no jobs of an earlier record, got some; move jobs.sqlite out of the home folder, "
             "or with PostgreSQL make a new database, and restore again"

@@ -110,7 +110,7 @@ def rows(connection: Connection, table: Table) -> Iterator[Rows]:
         return type_coerce(column, Text) if kind == "text" else column  # a state is its word
 
     query: Select[Any] = select(*map(plain, table.columns)).order_by(*table.primary_key.columns)
-    yield from connection.execution_options(yield_per=FETCH).execute(query).partitions()
+    yield from connection.execute(query.execution_options(yield_per=FETCH)).partitions()
 
 
 def files(connection: Connection) -> tuple[list[tuple[str, str]], list[str]]:

@@ -22,6 +22,7 @@ def restore(
 
     Example: CELLLOOP_HOME=~/new cellloop restore ~/backups/cellloop-2026-11-26.zip
     """
+    from al_loop.jobs import system_database_url
     from al_loop.restore import restore as put_back
     from backend.far_store import open_store
     from backend.home import prepare_home
@@ -30,8 +31,9 @@ def restore(
     settings = read_settings()
     prepare_home(settings.home)
     store = open_store(settings.files, settings.files_url)
+    jobs_url = system_database_url(settings.home, settings.database_url)
     with console.progress("restoring") as advance:
-        restored = put_back(settings.database_url, settings.home, store, file, advance)
+        restored = put_back(settings.database_url, jobs_url, store, file, advance)
     manifest = restored.manifest
     report = {"archive": str(file), "made_at": manifest.made_at, "revision": restored.revision}
     counts = {"files": len(manifest.files), "failed_runs": restored.failed_runs, "rows": manifest.rows}
