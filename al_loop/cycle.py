@@ -21,7 +21,7 @@ from al_loop import retrain as retraining
 from al_loop import suspect as suspecting
 from al_loop.jobs import current_loop
 from al_loop.preannotate_pool import preannotate_pool
-from backend.errors import CellloopError, NotEnoughData
+from backend.errors import CellloopError, FileStoreUnavailable, NotEnoughData
 from db import projects, runs, versions
 from db.models import RunStatus, VersionStatus
 
@@ -103,9 +103,18 @@ def promote(run_id: int, version_id: int, evaluation_id: int | None) -> bool:
 
 @DBOS.step()
 def preannotate(run_id: int | None) -> int:
-    """The pool as the new pair sees it. Returns how many images were predicted."""
+    """The pool as the new pair sees it. Returns how many images were predicted.
+
+    Shared files that are away do not undo a turn: the worker lets it follow when they are back.
+    """
     loop = current_loop()
-    return preannotate_pool(loop, lambda done, total: note(run_id, f"predicting image {done} of {total}"))
+    try:
+        return preannotate_pool(loop, lambda done, total: note(run_id, f"predicting image {done} of {total}"))
+    except FileStoreUnavailable as error:
+        if run_id is None:
+            raise
+        log.warning("the pool is predicted later: %s", error)
+        return 0
 
 
 @DBOS.step()

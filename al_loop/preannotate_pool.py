@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from al_loop.context import Loop
-from backend.errors import CellloopError
+from backend.errors import CellloopError, FileStoreUnavailable
 from backend.serving import PairCache, Served, active_pair, predict_and_store
 from db import predictions
 from db.models import Image
@@ -17,7 +17,8 @@ log = logging.getLogger("cellloop.preannotate")
 def preannotate_pool(loop: Loop, on_progress: Callable[[int, int], None] = lambda done, total: None) -> int:
     """Predict what the active pair has not predicted yet; how many images. Killed and repeated, it goes on.
 
-    An image that cannot be read is logged and left out; the others are predicted. Raises NoTrainedModel.
+    An image that cannot be read is logged and left out; the others are predicted. Raises NoTrainedModel, and
+    FileStoreUnavailable: then no image is at fault.
     """
     pairs = PairCache(loop.database, loop.store, loop.settings.device)
     pair = active_pair(loop.database)
@@ -34,12 +35,14 @@ def preannotate_pool(loop: Loop, on_progress: Callable[[int, int], None] = lambd
 def preannotate_images(
     loop: Loop, served: Served, images: Sequence[Image], on_progress: Callable[[int, int], None]
 ) -> int:
-    """Predict these images by this pair; how many could be."""
+    """Predict these images by this pair; how many could be. Raises FileStoreUnavailable."""
     predicted = 0
     for done, image in enumerate(images, start=1):
         try:
             predict_and_store(loop.database, loop.store, served, image)
             predicted += 1
+        except FileStoreUnavailable:
+            raise
         except CellloopError as error:
             log.warning("image %s is left out of the pre-annotations: %s", image.name, error)
         with loop.database.session() as session:

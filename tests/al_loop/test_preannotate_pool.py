@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from al_loop.preannotate_pool import preannotate_images, preannotate_pool
-from backend.errors import NoTrainedModel, StoredFileCorrupt
+from backend.errors import FileStoreUnavailable, NoTrainedModel, StoredFileCorrupt
+from backend.far_store import open_store
 from backend.fuse import FusionConfig
 from backend.preannotate import Pair
 from backend.serving import PairCache, Served
@@ -66,6 +68,25 @@ def test_an_unreadable_image_does_not_spoil_the_others(workshop: Workshop, caplo
         assert predictions.requests(session) == [], "nobody waits for an image that cannot be read"
         [first, _] = predictions.predicted_cells(session, predictions.by_pair(session, pair.id)[smears[0].id].id)
     assert (first[0].label, first[0].source) == ("ring", "both")
+
+
+def test_files_that_are_away_for_a_while_are_waited_for(workshop: Workshop, tmp_path: Path) -> None:
+    with workshop.database.session() as session:
+        pair = builders.add_active_pair(session)
+    share = tmp_path / "share"
+    share.mkdir()
+    add_smears(replace(workshop, store=open_store(tmp_path / "one machine", f"file://{share}")), 1)
+    here = replace(workshop, store=open_store(tmp_path / "another", f"file://{share}"))
+    with workshop.database.session() as session:
+        (smear,) = predictions.missing(session, pair.id)
+        predictions.request(session, smear.id)
+    share.rename(tmp_path / "unmounted")
+    with pytest.raises(FileStoreUnavailable, match="make it, or mount it"):
+        preannotate_images(here, served(here), [smear], lambda done, total: None)
+    with workshop.database.session(read_only=True) as session:
+        assert [image.id for image in predictions.requests(session)] == [smear.id], "somebody still waits"
+    (tmp_path / "unmounted").rename(share)
+    assert preannotate_images(here, served(here), [smear], lambda done, total: None) == 1
 
 
 def test_predicting_again_adds_nothing(workshop: Workshop) -> None:
