@@ -34,7 +34,8 @@ def backup(
         raise SettingRefused(f"{path}: expected the name of a new file for the backup, there is one; take another name")
     with whole_or_absent(path) as file, ArchiveWriter(file) as archive:
         os.fchmod(file.fileno(), OWNER_ONLY)
-        with record.snapshot(database) as connection:
+        with database.session(read_only=True) as session:
+            connection = session.connection()
             made_at, revision, head = now(), migrate.revision_of(connection), migrate.head()
             if revision is None or revision != head:
                 raise DatabaseNotMigrated(f"expected tables of revision {head}, got {revision}; run: cellloop migrate")
@@ -46,7 +47,7 @@ def backup(
                 kinds = {column.name: record.kind_of(column) for column in table.columns}
                 found = passing(record.rows(connection, table), table.name)
                 rows[table.name] = archive.add_table(table.name, kinds, found)
-        # Files never change: nothing holds the database's snapshot while they are copied.
+        # Files never change: nothing holds that moment in the database while they are copied.
         wanted = [*images, *((weights_file(sha256), sha256) for sha256 in weights)] if files else []
         for done, (name, sha256) in enumerate(wanted, start=1):
             archive.add_file(name, store.read(name, sha256))

@@ -39,6 +39,8 @@ class Files(Protocol):
 
     def verify(self, file: str, sha256: str) -> Path: ...
 
+    def read(self, file: str, sha256: str) -> bytes: ...
+
 
 @dataclass(frozen=True)
 class LabelledCell:

@@ -45,6 +45,10 @@ class FilesInPlace:
             raise StoredFileCorrupt(f"{Path(file).name}: expected sha256 {sha256[:12]}; the file changed while in use")
         return Path(file)
 
+    def read(self, file: str, sha256: str) -> bytes:
+        """The file's bytes. Raises StoredFileCorrupt as `verify` does."""
+        return self.verify(file, sha256).read_bytes()
+
 
 def read_labelled(
     images: Path, annotations: Path | None = None, dataset: str | None = None

@@ -82,8 +82,8 @@ def _refuse_what_is_filled(url: str, jobs_url: str, manifest: Manifest) -> bool:
 def _filled(url: str) -> dict[str, int]:
     database = Database(url)
     try:
-        with record.snapshot(database) as connection:
-            return record.filled_tables(connection)
+        with database.session(read_only=True) as session:
+            return record.filled_tables(session.connection())
     finally:
         database.dispose()
 
@@ -102,7 +102,8 @@ def _put_back(url: str, archive: Archive, on_progress: OnProgress) -> int:
     database, rows = Database(url), archive.manifest.rows
     passing = Passing(sum(rows.values()), on_progress)
     try:
-        with database.engine.connect() as connection, connection.begin():
+        with database.session() as session:
+            connection = session.connection()
             record.keep_writers_out(connection, list(rows))
             _refuse(record.filled_tables(connection))  # somebody was quicker
             with loading(connection):

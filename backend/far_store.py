@@ -111,4 +111,9 @@ class FarStore:
         with self._asked_to(f"read back {file}") as (files, root):
             if (found := files.cat_file(f"{root}/{file}")) != PROBE:
                 raise ValueError(f"other bytes ({len(found)} of {len(PROBE)})")
+        self.remove(file)
+
+    def remove(self, file: str) -> None:
+        """Remove a file; nothing where there is none."""
+        with self._asked_to(f"remove {file}") as (files, root), suppress(FileNotFoundError):
             files.rm_file(f"{root}/{file}")

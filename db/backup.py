@@ -1,13 +1,12 @@
 """The whole record as rows that no engine is needed to read, and back into an empty one.
 
-One read transaction sees everything as it was at one moment, however many people write meanwhile. Tables marked
+A read-only session sees everything as it was at one moment, however many people write meanwhile. Tables marked
 `info={"derived": True}` are left out: they follow from the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +38,7 @@ from sqlalchemy.types import TypeEngine
 from db.bulk import Rows
 from db.models import Base, Image, Json, ModelVersion, RunStatus, TrainingRun, UtcDateTime, now
 from db.runs import OPEN
-from db.session import Database, make_engine, parse_url
+from db.session import make_engine, parse_url
 
 Kind = Literal["integer", "number", "truth", "text", "json", "bytes", "moment", "day"]
 
@@ -83,16 +82,6 @@ def kept_tables() -> list[Table]:
 def table_of(name: str, columns: Mapping[str, Kind]) -> Table:
     """A table as it was when it was backed up, for `db.bulk.insert_rows`: today's models may have another one."""
     return Table(name, MetaData(), *(Column(column, TYPES[kind]) for column, kind in columns.items()))
-
-
-@contextmanager
-def snapshot(database: Database) -> Iterator[Connection]:
-    """A connection that sees one moment of the record until the block ends, and cannot write. Nobody waits for it."""
-    options: dict[str, Any] = {"read_only": True}
-    if database.engine.dialect.name == "postgresql":
-        options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    with database.engine.connect().execution_options(**options) as connection, connection.begin():
-        yield connection
 
 
 def row_count(connection: Connection, table: Table) -> int:

@@ -119,7 +119,8 @@ def _add_trainings(session: Session, pair: ModelPair, image: Image) -> None:
 def content(database: Database) -> dict[str, list[tuple[Any, ...]]]:
     """Every row of every table, equal on both engines; without what a restore must change: runs that were under way."""
     found = {}
-    with record.snapshot(database) as connection:
+    with database.session(read_only=True) as session:
+        connection = session.connection()
         for table in record.kept_tables():
             json_at = [index for index, column in enumerate(table.columns) if record.kind_of(column) == "json"]
             rows = [list(row) for batch in record.rows(connection, table) for row in batch]

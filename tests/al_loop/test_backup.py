@@ -32,8 +32,8 @@ def test_people_go_on_meanwhile_and_the_archive_is_of_one_moment(
 ) -> None:
     """A review is added after each table and each file that was written."""
     fill(database, store)
-    with record.snapshot(database) as connection:
-        before = {table.name: record.row_count(connection, table) for table in record.kept_tables()}
+    with database.session(read_only=True) as session:
+        before = {table.name: record.row_count(session.connection(), table) for table in record.kept_tables()}
     added = 0
 
     def go_on(done: int, total: int, note: str) -> None:

@@ -67,8 +67,8 @@ def put_back(url: str, home: Path, archive: Path) -> int:
 def test_everything_comes_back_on_either_engine(database: Database, empty_url: str, home: Path, tmp_path: Path) -> None:
     source, target = FileStore(tmp_path / "source"), FileStore(home / "files")
     fill(database, source)
-    with record.snapshot(database) as connection:
-        assert record.filled_tables(connection).keys() == {table.name for table in record.kept_tables()}
+    with database.session(read_only=True) as session:
+        assert record.filled_tables(session.connection()).keys() == {table.name for table in record.kept_tables()}
     before, followed = content(database), derived(database)
     manifest = backup(database, source, tmp_path / "backup.zip")
     assert put_back(empty_url, home, tmp_path / "backup.zip") == 2
@@ -149,8 +149,8 @@ def test_killed_half_way_and_repeated(archive: Path, home: Path, sqlite_database
     url = f"sqlite:///{home}/cellloop.db"
     killed = subprocess.run([sys.executable, "-c", KILLED, url, str(home), str(archive)], timeout=60)
     assert killed.returncode == -signal.SIGKILL
-    with record.snapshot(Database(url)) as connection:
-        assert record.filled_tables(connection) == {}
+    with Database(url).session(read_only=True) as session:
+        assert record.filled_tables(session.connection()) == {}
     assert put_back(url, home, archive) == 2
     assert derived(Database(url)) == derived(sqlite_database)
 
