@@ -71,7 +71,7 @@ class Month:
         ]
         for number in range(done):
             expert = experts[number % len(experts)]
-            days = (DAYS - 0.5) * (1 - number / done) + 0.3
+            days = (DAYS - 0.5) * (1 - (number + 1) / done) + 0.14
             turns.append((days, self._review, (rows[number], fields[number], expert, see)))
             other = experts[(number + 1) % len(experts)]
             turns.append((days * 0.7, self._read_again, (rows[number], other)))
@@ -191,7 +191,7 @@ class Month:
         ranking = queue.add_ranking(self.session, self.serving[-1].id, {})
         queue.add_items(self.session, ranking.id, [QueueEntry(image.id, 2.5, {}, reason="many open questions")])
         shown = [cell for cell, _ in predictions.predicted_cells(self.session, prediction.id)]
-        self.moment += timedelta(hours=3)
+        self.moment += timedelta(hours=1)
         review = self._submitted(image, expert, Way.field, 60.0 + 2 * len(shown), prediction.id)
         found = [truth_at(field, cell) for cell in shown]
         answers = [self._answer(review, cell, true) for cell, true in zip(shown, found, strict=True)]

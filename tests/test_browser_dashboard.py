@@ -31,7 +31,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 PAGES = {
     "overview": "/dashboard", "models": "/dashboard/models", "experts": "/dashboard/experts",
     "queue": "/dashboard/queue", "images": "/dashboard/images", "image": "/dashboard/images/1",
-    "cell": "/dashboard/cells/1", "smears": "/dashboard/smears",
+    "cell": "/dashboard/cells/77" if PICTURES else "/dashboard/cells/1", "smears": "/dashboard/smears",
 }  # fmt: skip
 
 

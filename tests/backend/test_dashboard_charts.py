@@ -164,7 +164,7 @@ def test_how_things_are_written() -> None:
     assert [age(NOON - timedelta(minutes=m), NOON) for m in (0, 5, 90, 3000)] == [
         "less than a minute", "5\u00a0min", "1\u00a0h", "2\u00a0d",
     ]  # fmt: skip
-    assert (kind_of("red blood cell"), kind_of("x y"), kind_of(None)) == ("red-blood-cell", "other", "other")
+    assert (kind_of("red blood cell"), kind_of("x y"), kind_of(None)) == ("red-blood-cell", "other", "no-cell")
     assert [letter_of(name) for name in ("red blood cell", "ring", "difficult", None)] == ["", "R", "?", "×"]
 
 

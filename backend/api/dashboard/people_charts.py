@@ -8,14 +8,13 @@ from typing import Any
 
 from backend.api.dashboard.charts import Chart, Point, Series
 from backend.api.dashboard.view import interval, number, percent
-from backend.history.agreement import Agreement, Estimate
+from backend.history.agreement import NO_CELL, Agreement, Estimate
 from backend.instances import DIFFICULT, INFECTED
 from backend.label_studio.label_config import COLOURS
 
 Row = Mapping[str, Any]
 
 OUTCOMES = ("accepted", "moved", "relabelled", "deleted", "added")
-NO_CELL = "no cell"
 ALL = "all answers"
 RARE = "infected or difficult"
 

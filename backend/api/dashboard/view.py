@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from backend.api.dashboard.assets import address
 from backend.api.dashboard.charts import Point
-from backend.history.agreement import Estimate
+from backend.history.agreement import NO_CELL, Estimate
 from backend.label_studio.label_config import COLOURS
 
 NAVIGATION = (
@@ -66,7 +66,8 @@ def interval(point: Point | Estimate, digits: int = 2) -> str:
 
 def kind_of(label: str | None) -> str:
     """The style class of a label: what it is called in the stylesheet; `other` for a label that has no colour."""
-    return re.sub(r"[^a-z]+", "-", label) if label in COLOURS else "other"
+    known = label is None or label == NO_CELL or label in COLOURS
+    return re.sub(r"[^a-z]+", "-", label or NO_CELL) if known else "other"
 
 
 def letter_of(label: str | None) -> str:
