@@ -227,8 +227,8 @@ class Month:
         for live in sorted(said, key=lambda live: (live.label == RED, live.cell_id))[:6]:
             self.moment += timedelta(seconds=6)
             review = self._submitted(image, expert, Way.cell, 4.0, None)
-            agrees = float(self.rng.uniform()) < 0.85
-            label = live.label if agrees else (DIFFICULT if live.label in INFECTED else "ring")
+            agrees = float(self.rng.uniform()) < 0.85 or live.label not in (RED, *INFECTED)
+            label = live.label if agrees else DIFFICULT
             action = Action.accepted if agrees else Action.relabelled
             row = labels.revision(review, live.cell_id, action, label, live.box, shape="rectangle")
             labels.add_revisions(self.session, [row])

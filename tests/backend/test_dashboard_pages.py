@@ -96,7 +96,8 @@ def test_every_reply_is_guarded(signed_in: TestClient, bench: Bench) -> None:
     bench.add_image(1)
     paths = {
         "/dashboard": 200, "/dashboard/login": 303, "/dashboard/nowhere": 404, "/dashboard/images/99": 404,
-        "/dashboard/images/x": 422, address("page.js"): 200, "/dashboard/images/1/file": 200,
+        "/dashboard/images/x": 422, "/dashboard/cells/99999999999": 422, "/dashboard/images?after=99999999999": 422,
+        address("page.js"): 200, "/dashboard/images/1/file": 200,
     }  # fmt: skip
     for path, status in paths.items():
         answer = signed_in.get(path, follow_redirects=False)
@@ -108,6 +109,25 @@ def test_every_reply_is_guarded(signed_in: TestClient, bench: Bench) -> None:
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["referrer-policy"] == "no-referrer"
         assert path.startswith("/dashboard/static") or "no-" in answer.headers["cache-control"], path
+
+
+def test_images_are_found_by_name_and_split(signed_in: TestClient, bench: Bench) -> None:
+    with bench.database.session() as session:
+        for number in range(25):
+            builders.add_image(session, f"a {number:02}")
+        builders.add_image(session, "b", split="test")
+    first = signed_in.get("/dashboard/images?name=a&split=").text  # as the form sends it
+    assert (first.count("<img"), "a 23" in first, "a 24" in first) == (24, True, False)
+    address = first.partition('rel="next" href="')[2].partition('"')[0].replace("&amp;", "&")
+    second = signed_in.get(f"/dashboard/images{address}").text
+    assert (second.count("<img"), "a 24" in second) == (1, True)
+    assert signed_in.get("/dashboard/images?split=test").text.count("<img") == 1
+
+
+def test_a_record_that_does_not_answer_is_said(signed_in: TestClient, bench: Bench) -> None:
+    with bench.database.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE review_items")
+    assert signed_in.get("/dashboard/queue").status_code == 503
 
 
 def test_problems_are_pages(signed_in: TestClient) -> None:

@@ -7,6 +7,7 @@ import logging
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -79,6 +80,11 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     def http(request: Request, error: HTTPException) -> Response:
         return _problem(request, f"{request.url.path}: {error.detail}", error.status_code)
+
+    @app.exception_handler(DBAPIError)
+    def record(request: Request, error: DBAPIError) -> Response:
+        log.error("%s %s: the database failed: %s", request.method, request.url.path, error.orig)
+        return _problem(request, "The database does not answer; see the backend's log", 503)
 
     @app.exception_handler(Exception)
     def unexpected(request: Request, _error: Exception) -> Response:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from backend.api.dashboard.life import life_of_cell
-from backend.api.dashboard.view import render
+from backend.api.dashboard.view import Id, render
 from backend.api.deps import ServerDep
 from backend.api.live import present
 from db import cells, images, labels, overview
@@ -15,7 +15,7 @@ router = APIRouter()
 
 
 @router.get("/cells/{cell_id}")
-def cell(cell_id: int, request: Request, server: ServerDep) -> HTMLResponse:
+def cell(cell_id: Id, request: Request, server: ServerDep) -> HTMLResponse:
     """The page. Raises NotFound."""
     with server.database.session(read_only=True) as session:
         row = cells.get(session, cell_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session
 from backend.api.dashboard.charts import Point
 from backend.api.dashboard.life import life_of_image
 from backend.api.dashboard.smear_counts import LABELS
-from backend.api.dashboard.view import render
+from backend.api.dashboard.view import Id, Later, render
 from backend.api.deps import ServerDep
 from backend.api.live import present
 from backend.label_studio.label_config import COLOURS
@@ -55,11 +56,11 @@ class Row:
 
 @router.get("/images")
 def image_list(
-    request: Request, server: ServerDep, after: int = 0, split: Split | None = None, name: str = ""
+    request: Request, server: ServerDep, after: Later = 0, split: Split | Literal[""] = "", name: str = ""
 ) -> HTMLResponse:
     """Images in the order they came, a page at a time."""
     with server.database.session(read_only=True) as session:
-        found = images.some(session, after, PAGE + 1, split=split, beginning=name)
+        found = images.some(session, after, PAGE + 1, split=Split(split) if split else None, beginning=name)
         return render(
             request,
             "images.html.j2",
@@ -74,7 +75,7 @@ def image_list(
 
 
 @router.get("/images/{image_id}")
-def image(image_id: int, request: Request, server: ServerDep, pair: int | None = None) -> HTMLResponse:
+def image(image_id: Id, request: Request, server: ServerDep, pair: Later | None = None) -> HTMLResponse:
     """One field with current labels and the prediction of a pair, the newest where none is chosen."""
     with server.database.session(read_only=True) as session:
         row = images.get(session, image_id)

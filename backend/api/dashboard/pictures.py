@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from backend.api import auth
 from backend.api.crops import crop_reply, kept_reply
+from backend.api.dashboard.view import Id
 from backend.api.deps import Server, ServerDep
 from backend.store import FileStore
 from db import cells, images
@@ -20,7 +21,7 @@ THUMBNAIL_PX = 480
 
 
 @router.get("/cells/{cell_id}/crop.jpg")
-def cell_crop(cell_id: int, request: Request, server: ServerDep) -> Response:
+def cell_crop(cell_id: Id, request: Request, server: ServerDep) -> Response:
     """The cell with its surroundings. Raises NotFound for an unknown cell, and for one without any place."""
     with server.database.session(read_only=True) as session:
         image = images.get(session, cells.get(session, cell_id).image_id)
@@ -31,7 +32,7 @@ def cell_crop(cell_id: int, request: Request, server: ServerDep) -> Response:
 
 
 @router.get("/images/{image_id}/file")
-def whole(image_id: int, request: Request, server: ServerDep) -> Response:
+def whole(image_id: Id, request: Request, server: ServerDep) -> Response:
     """The field as it was imported; as PNG where browsers do not know its format. Raises NotFound."""
     image = _image(server, image_id)
     headers = {**PRIVATE, "ETag": f'"{image.sha256}"'}
@@ -43,7 +44,7 @@ def whole(image_id: int, request: Request, server: ServerDep) -> Response:
 
 
 @router.get("/images/{image_id}/thumbnail.jpg")
-def thumbnail(image_id: int, request: Request, server: ServerDep) -> Response:
+def thumbnail(image_id: Id, request: Request, server: ServerDep) -> Response:
     """The field, small. Raises NotFound."""
     image = _image(server, image_id)
     facts = ("thumbnail", THUMBNAIL_PX, image.sha256)

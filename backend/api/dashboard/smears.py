@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from backend.api.dashboard.smear_counts import chart, counted, point
-from backend.api.dashboard.view import render
+from backend.api.dashboard.view import Later, render
 from backend.api.deps import ServerDep
 from backend.api.live import present
 from backend.instances import INFECTED
@@ -19,7 +19,7 @@ SHOWN = 20  # slides
 
 
 @router.get("/smears")
-def smears(request: Request, server: ServerDep, before: int | None = None) -> HTMLResponse:
+def smears(request: Request, server: ServerDep, before: Later | None = None) -> HTMLResponse:
     """The newest slides with their patients, and those before."""
     with server.database.session(read_only=True) as session:
         serving = serving_pair(session)

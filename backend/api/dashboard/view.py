@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request
+from fastapi import Path as Param
+from fastapi import Query, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -26,6 +27,9 @@ NAVIGATION = (
     ("/dashboard/smears", "Smears"),
 )
 NOTHING = "–"
+
+Id = Annotated[int, Param(ge=1, le=2**31 - 1)]  # as both engines have it
+Later = Annotated[int, Query(ge=0, le=2**31 - 1)]  # an id, or 0: before the first
 
 
 def moment(value: datetime | None) -> Markup | str:
