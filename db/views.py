@@ -1,12 +1,14 @@
 """Stable views `v_*` for any SQL client. The commands and the REST interface ask them, too.
 
-What a column means is said where its view is defined (`db/views_cells.py`, `db/views_life.py`, `db/views_models.py`,
-`db/views_people.py`, `db/views_counts.py`). Columns may be added; none is renamed or removed without a new name.
+They are defined in `db/views_cells.py`, `db/views_life.py`, `db/views_models.py`, `db/views_people.py` and
+`db/views_counts.py`, what their columns mean is said in `db/glossary.py`, and `docs/views.md` shows both. Columns may
+be added; none is renamed or removed without a new name.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -25,21 +27,31 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from db.glossary import COLUMNS
+
 
 @dataclass(frozen=True)
 class View:
-    """A view: its name, what its rows are, its query, and columns that are different for every row, in its order."""
+    """A view: its name, what its rows are, its query, and columns that are different for every row, in its order.
+
+    words: what columns mean that mean something of their own here, or more than in other views.
+    """
 
     name: str
     about: str
     query: GenerativeSelect
     key: tuple[str, ...]
+    words: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def table(self) -> Table:
         """To select from, with the types of the query's columns."""
         columns = [Column(column.name, column.type) for column in self.query.selected_columns]
         return Table(self.name, MetaData(), *columns)
+
+    def meaning(self, column: str) -> str:
+        """What this column of the view means."""
+        return self.words.get(column) or COLUMNS[column]
 
     def sql(self, dialect: Dialect) -> str:
         """The statement that creates it."""

@@ -24,6 +24,7 @@ from db.reviews import IMPORT_EXPERT
 from db.views import View
 
 BOX = ("x1", "y1", "x2", "y2")  # px, xyxy
+NO_CELL = "the class, or difficult; NULL: an expert says there is no cell"
 
 
 def _box(of: Any) -> list[Any]:
@@ -32,8 +33,7 @@ def _box(of: Any) -> list[Any]:
 
 PREDICTIONS = View(
     "v_predictions",
-    "every cell a model pair saw; probabilities are of red blood cell, trophozoite, ring, schizont, gametocyte and "
-    "leukocyte, in this order",
+    "a cell that a model pair saw",
     select(
         PredictedCell.id.label("predicted_cell_id"),
         PredictedCell.cell_id,
@@ -57,12 +57,16 @@ PREDICTIONS = View(
     .join(Prediction, Prediction.id == PredictedCell.prediction_id)
     .join(ModelPair, ModelPair.id == Prediction.pair_id),
     ("predicted_cell_id",),
+    {
+        "label": "infected or not, and then the most probable class of these",
+        "score": "probability of the label, from 0 to 1",
+        "source": "which versions saw it: both, all_cells or infected",
+    },
 )
 
 REVISIONS = View(
     "v_revisions",
-    "every answer an expert ever gave about a cell; seconds are those of the review it came with, and pair the one "
-    "whose prediction was shown",
+    "an answer that an expert gave about a cell",
     select(
         LabelRevision.id.label("revision_id"),
         LabelRevision.cell_id,
@@ -88,6 +92,11 @@ REVISIONS = View(
     .outerjoin(Prediction, Prediction.id == Review.prediction_id)
     .outerjoin(ModelPair, ModelPair.id == Prediction.pair_id),
     ("revision_id",),
+    {
+        "predicted_cell_id": "the predicted cell that was shown; NULL: none was, as where a cell was added",
+        "pair": "the pair whose prediction was shown; NULL: none was",
+        "seconds": "how long the whole review took that it came with; NULL: not known",
+    },
 )
 
 
@@ -120,7 +129,7 @@ def _place_columns(of: Any) -> list[Any]:
 
 LABELS = View(
     "v_labels",
-    "the current label of every cell; label NULL: an expert says there is no cell",
+    "the current label of a cell; none of a cell nobody has spoken of",
     select(*_place_columns(CurrentLabel), *_label_columns())
     .select_from(CurrentLabel)
     .join(LabelRevision, LabelRevision.id == CurrentLabel.revision_id)
@@ -128,6 +137,7 @@ LABELS = View(
     .join(Cell, Cell.id == CurrentLabel.cell_id)
     .join(Image, Image.id == CurrentLabel.image_id),
     ("cell_id",),
+    {"label": NO_CELL},
 )
 
 
@@ -185,10 +195,11 @@ def _spans() -> Select[*tuple[Any, ...]]:
 
 LABELS_AS_OF = View(
     "v_labels_as_of",
-    "the label of every cell at every moment: valid_from <= moment AND (valid_to > moment OR valid_to IS NULL); ask "
-    "it for some images or cells",
+    "a span in which a cell had one label; those of a moment: valid_from <= moment AND (valid_to > moment OR valid_to "
+    "IS NULL). Ask it for some images or cells, by image_id or cell_id",
     _spans(),
     ("cell_id", "valid_from"),
+    {"label": NO_CELL},
 )
 
 VIEWS = (PREDICTIONS, REVISIONS, LABELS, LABELS_AS_OF)

@@ -48,7 +48,7 @@ _complete = live_reviews(Image.id).correlate(Image).exists()
 
 IMAGES = View(
     "v_images",
-    "every image; complete: an expert, or the data set it came with, labelled all of its field",
+    "an image: one field of a smear",
     select(
         Image.id.label("image_id"),
         Image.name.label("image"),
@@ -132,21 +132,27 @@ def _with_interval(counts: Any) -> Select[*tuple[Any, ...]]:
 
 PARASITAEMIA = View(
     "v_parasitaemia",
-    "per image and source ('labels', or a pair's name): counts per class, and infected among all red cells in percent "
-    "with Wilson's 95 % interval; labels count on completely labelled images only; at is when the image was taken, or "
-    "imported",
+    "an image and its cells as one source counts them; labels count on completely labelled images only",
     _with_interval(union_all(_by_labels(), _by_predictions())),
     ("source", "image_id"),
+    {
+        "source": "labels (the current ones), or the name of the pair that predicted",
+        "at": "when the image was taken, or else imported",
+        "cells": "all red cells: red blood cells and infected ones",
+        "low": "lower end of Wilson's 95 % interval, percent. Cells of a slide are alike: do not pool images with it",
+        "high": "upper end of Wilson's 95 % interval, percent",
+    },
 )
 
 CLASS_COUNTS = View(
     "v_class_counts",
-    "current labels per split and class",
+    "a class and how many current labels of a split are of it",
     select(Image.split, LabelCount.label, func.sum(LabelCount.cells).label("cells"))
     .select_from(LabelCount)
     .join(Image, Image.id == LabelCount.image_id)
     .group_by(Image.split, LabelCount.label),
     ("split", "label"),
+    {"label": "the class, or difficult"},
 )
 
 EVENT = {
@@ -252,10 +258,20 @@ def _trained() -> Select[*tuple[Any, ...]]:
 
 IMAGE_EVENTS = View(
     "v_image_events",
-    "the life of an image: imported, predicted, queued, reviewed, trained; reason is the data set for imported, the "
-    "role for trained",
+    "something that happened to an image. Ask it for one image",
     union_all(_imported(), _predicted(), _queued(), _reviewed(), _trained()),
     ("image_id", "at", "event", "ref"),
+    {
+        "event": "imported, predicted, queued, reviewed or trained",
+        "pair": "predicted: the pair; reviewed: the pair whose prediction was shown; else NULL",
+        "version_id": "trained: the version; else NULL",
+        "cells": "predicted: how many cells the pair saw; else NULL",
+        "expert": "reviewed: who; queued: in whose hands it is; else NULL",
+        "status": "reviewed: submitted, skipped or withdrawn; queued: pending, done, skipped or superseded; else NULL",
+        "seconds": "predicted: how long the pair took; reviewed: how long the expert looked; else NULL",
+        "slot": "queued: acquisition, random or second_reading; else NULL",
+        "reason": "imported: the data set; queued: why, in words; trained: the version's role",
+    },
 )
 
 VIEWS = (IMAGES, PARASITAEMIA, CLASS_COUNTS, IMAGE_EVENTS)

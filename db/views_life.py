@@ -227,10 +227,21 @@ def _trained() -> Select[*tuple[Any, ...]]:
 
 CELL_EVENTS = View(
     "v_cell_events",
-    "the life of a cell: predicted, not seen, ranked, queued, suspected, answered, trained; source is the role for "
-    "trained; ask it for one cell",
+    "something that happened to a cell. Ask it for one cell",
     union_all(_predicted(), _unseen(), _ranked(), _queued(), _suspected(), _answered(), _trained()),
     ("cell_id", "at", "event", "ref"),
+    {
+        "event": "predicted, not seen (by a later pair), ranked, queued, suspected, answered or trained",
+        "pair": "the pair that predicted, did not see, or suspects; else NULL",
+        "version_id": "trained: the version; else NULL",
+        "label": "predicted: what the pair says; answered: what the expert says; trained: what the version learned",
+        "score": "predicted: probability of the label; ranked, queued: what a look is worth; suspected: from 0 to 1",
+        "source": "predicted: which versions saw it (both, all_cells or infected); trained: the version's role",
+        "expert": "answered: who; queued: in whose hands it is; else NULL",
+        "seconds": "answered: how long the whole review took; else NULL",
+        "slot": "queued: acquisition, random or second_reading; else NULL",
+        "reason": "ranked, queued, suspected: why, in words",
+    },
 )
 
 VIEWS = (CELL_EVENTS,)

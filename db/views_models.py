@@ -18,6 +18,8 @@ from db.models import (
 )
 from db.views import View
 
+DECIDED_BY = "the evaluation it was decided by; NULL: none was needed"
+
 _trained_on = (
     select(func.count()).where(TrainingImage.version_id == ModelVersion.id).correlate(ModelVersion).scalar_subquery()
 )
@@ -28,7 +30,7 @@ _newest_decision = (
 
 VERSIONS = View(
     "v_versions",
-    "every model version: how it came to be, and the last decision about it",
+    "a model version: how it came to be, and the last decision about it",
     select(
         ModelVersion.id.label("version_id"),
         ModelVersion.role,
@@ -51,11 +53,12 @@ VERSIONS = View(
     .outerjoin(TrainingRun, TrainingRun.version_id == ModelVersion.id)
     .outerjoin(PromotionDecision, PromotionDecision.id == _newest_decision),
     ("version_id", "run_id"),
+    {"decided_at": "when was decided about it last; NULL: never", "evaluation_id": DECIDED_BY},
 )
 
 DECISIONS = View(
     "v_decisions",
-    "every decision about a version: the gate's, a person's, a rollback",
+    "a decision about a version: the gate's, a person's, a rollback",
     select(
         PromotionDecision.id.label("decision_id"),
         PromotionDecision.version_id,
@@ -71,11 +74,16 @@ DECISIONS = View(
     .select_from(PromotionDecision)
     .join(ModelVersion, ModelVersion.id == PromotionDecision.version_id),
     ("decision_id",),
+    {
+        "decided_at": "when it was decided",
+        "evaluation_id": DECIDED_BY,
+        "run_id": "the training run that asked for the decision; NULL: none did",
+    },
 )
 
 SERVING = View(
     "v_serving",
-    "which version of each role served from when to when (served_to NULL: it serves now), and why",
+    "a span in which one version of a role served, and why",
     select(
         PromotionDecision.id.label("decision_id"),
         ModelVersion.role,
@@ -104,8 +112,7 @@ _of_evaluation = (
 
 METRICS = View(
     "v_metrics",
-    "every number of every evaluation with its 95 % interval; candidate is the version it was made to decide about; "
-    "class_name '' for pooled numbers; value NULL where the split holds no such cell",
+    "a number of an evaluation with its 95 % interval",
     select(
         Metric.id.label("metric_id"),
         Evaluation.id.label("evaluation_id"),
@@ -130,11 +137,12 @@ METRICS = View(
     .join(ModelPair, ModelPair.id == Evaluation.pair_id)
     .outerjoin(PromotionDecision, PromotionDecision.id == _of_evaluation),
     ("metric_id",),
+    {"split": "what it was measured on; test: the frozen split", "promoted": "whether the candidate was promoted"},
 )
 
 TRAINING_IMAGES = View(
     "v_training_images",
-    "which images each version was trained on; complete: every cell of the field was known",
+    "an image that a version was trained on",
     select(
         TrainingImage.version_id,
         ModelVersion.role,
@@ -152,6 +160,7 @@ TRAINING_IMAGES = View(
     .join(ModelVersion, ModelVersion.id == TrainingImage.version_id)
     .join(Image, Image.id == TrainingImage.image_id),
     ("version_id", "image_id"),
+    {"complete": "whether every cell of the field was known; else only cells reviewed one by one were learned"},
 )
 
 VIEWS = (VERSIONS, DECISIONS, SERVING, METRICS, TRAINING_IMAGES)

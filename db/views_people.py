@@ -62,10 +62,10 @@ def _work() -> Select[*tuple[Any, ...]]:
 
 EXPERTS = View(
     "v_experts",
-    "the work of each expert per day (UTC) and way: reviews submitted, skipped, withdrawn, edits of earlier ones, "
-    "answers about cells, seconds of the submitted ones",
+    "the work of an expert on a day, in one way",
     _work(),
     ("expert", "day", "way"),
+    {"expert": "e-mail address", "seconds": "how long the submitted reviews took; NULL: not known"},
 )
 
 
@@ -99,15 +99,15 @@ def _first_answers() -> Select[*tuple[Any, ...]]:
 
 CORRECTIONS = View(
     "v_corrections",
-    "what experts did to the pre-annotation of each pair: cells accepted, moved, relabelled, deleted, added, by the "
-    "first answer of each annotation",
+    "what experts did to the pre-annotation of a pair, by the first answer of each annotation about each cell",
     _first_answers(),
     ("pair_id", "way"),
+    {"pair": "the pair whose prediction was shown"},
 )
 
 LABELS_PER_DAY = View(
     "v_labels_per_day",
-    "answers of experts per day (UTC), label and action; label NULL: no cell there",
+    "answers of experts on a day, with one label and one action; without imports and what was withdrawn",
     select(
         utc_day(LabelRevision.decided_at).label("day"),
         LabelRevision.label,
@@ -117,11 +117,12 @@ LABELS_PER_DAY = View(
     .where(LabelRevision.action.not_in([Action.imported, Action.withdrawn]))
     .group_by(utc_day(LabelRevision.decided_at), LabelRevision.label, LabelRevision.action),
     ("day", "label", "action"),
+    {"label": "the class, or difficult; NULL: no cell there"},
 )
 
 QUEUE = View(
     "v_queue",
-    "what waits for an expert, why and since when; predicted is the label in question",
+    "a field or a cell that waits for an expert",
     select(
         ReviewItem.id.label("item_id"),
         ReviewItem.score,
@@ -149,6 +150,12 @@ QUEUE = View(
     .outerjoin(PredictedCell, PredictedCell.id == ReviewItem.predicted_cell_id)
     .where(ReviewItem.status == ItemStatus.pending),
     ("item_id",),
+    {
+        "score": "what a look is worth per second of the expert's time; the highest comes first",
+        "cell_id": "the cell; NULL: the whole field waits",
+        "pair": "the pair by whose predictions it was ranked",
+        "probabilities": "of red blood cell, trophozoite, ring, schizont, gametocyte and leukocyte; NULL for a field",
+    },
 )
 
 VIEWS = (EXPERTS, CORRECTIONS, LABELS_PER_DAY, QUEUE)
