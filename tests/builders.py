@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from db import cells, images, labels, predictions, reviews, versions
@@ -23,6 +25,22 @@ _numbers = itertools.count(1)
 def at(minutes: float) -> datetime:
     """A moment, in minutes after a fixed start."""
     return START + timedelta(minutes=minutes)
+
+
+@contextmanager
+def dated(session: Session, moment: datetime) -> Iterator[None]:
+    """What is recorded inside is recorded at this moment, not at the test's."""
+
+    def date(_session: Session, *_: Any) -> None:
+        for row in session.new:
+            for column in ("created_at", "recorded_at", "decided_at"):
+                if hasattr(row, column) and getattr(row, column) is None:
+                    setattr(row, column, moment)
+
+    event.listen(session, "before_flush", date)
+    yield
+    session.flush()
+    event.remove(session, "before_flush", date)
 
 
 def sha256(word: object) -> str:

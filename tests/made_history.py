@@ -41,7 +41,7 @@ from db.models import (
     VersionStatus,
     Way,
 )
-from tests.builders import BOX, add_cell, add_image, add_review, add_version, at
+from tests.builders import BOX, add_cell, add_image, add_review, add_version, at, dated
 
 PROBABILITIES = [0.05, 0.3, 0.6, 0.03, 0.01, 0.01]
 REASON = "ring 0.60 or trophozoite 0.30?"
@@ -93,7 +93,8 @@ def make_history(session: Session) -> MadeHistory:
             {"sha256": pool.sha256, "cells": [], "partial": {"background": [], "unreviewed": []}},
         ],
     }
-    three = add_version(session, "infected", manifest=manifest).id
+    with dated(session, at(35)):
+        three = add_version(session, "infected", manifest=manifest).id
     _say(session, cell, "ls:2:1", 40, "ada", 5.0, Action.relabelled, "schizont", seen, **common)
     b = ModelPair(name="B", all_cells_id=one, infected_id=three, fusion={"x": 1}, created_at=at(45))
     session.add(b)

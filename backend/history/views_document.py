@@ -19,7 +19,7 @@ from sqlalchemy.types import TypeEngine
 
 from backend.history.questions import QUESTIONS
 from db.definitions import VIEWS
-from db.history import Question
+from db.history import Question, ViewQuestion
 from db.models import UtcDateTime
 from db.views import View
 
@@ -71,8 +71,10 @@ def _questions() -> str:
 
 
 def _views_of(question: Question) -> str:
-    views = [question.view] + ([question.as_of] if question.as_of is not None else [])
-    return ", ".join(f"[`{view.name}`](#{view.name})" for view in views)
+    names = [question.view_name]
+    if isinstance(question, ViewQuestion) and question.as_of is not None:
+        names.append(question.as_of.name)
+    return ", ".join(f"[`{name}`](#{name})" for name in names)
 
 
 def _about(view: View) -> str:
