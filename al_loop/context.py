@@ -30,6 +30,11 @@ class Loop:
         """A client for the Label Studio we serve."""
         return LabelStudio(self.settings.label_studio_url, self.label_studio_token)
 
+    @property
+    def features(self) -> Path:
+        """Where a shared trunk's maps of training views are kept, for retrainings to come (`trunk_features.py`)."""
+        return self.settings.home / "cache" / "trunk-features"
+
     def run_folder(self, run_id: int) -> Path:
         """Where a training run keeps its checkpoints until its weights are in the store."""
         return self.settings.home / "runs" / str(run_id)

@@ -145,8 +145,8 @@ class DatasetManifest:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> DatasetManifest:
-        """The inverse of `to_json`."""
-        images = tuple(LabelledImage.from_json(image) for image in value["images"])
+        """The inverse of `to_json`, but for images that were forgotten since: `sha256` still speaks of them, too."""
+        images = tuple(LabelledImage.from_json(image) for image in value["images"] if "forgotten" not in image)
         return cls(value["role"], value["newest_revision_id"], images, value["sha256"])
 
 

@@ -26,7 +26,9 @@ from backend.errors import ImageRefused, UnusableAnnotations
 from backend.images import probe, read_image
 from backend.label_studio.regions import MAX_KEY
 from backend.store import FileStore, Stored
+from db import forget
 from db.cells import new_key
+from db.errors import ImageForgotten
 from db.images import add_image, add_import, by_split, in_several_splits
 from db.labels import add_revisions, revision
 from db.models import Action, Cell, Image, ReviewStatus, Split, now
@@ -71,8 +73,9 @@ def import_images(
     images = list(_present(listed, tally))
     with database.session(read_only=True) as session:
         known = {image.sha256: image for split in Split for image in by_split(session, split)}
+        kept_out = forget.kept_out(session)
     report_step = on_progress or (lambda done, total, what: None)
-    fresh, again = _check_all(images, store, known, tally, report_step)
+    fresh, again = _check_all(images, store, known, kept_out, tally, report_step)
     with database.session() as session:
         learned, contradictions = learn(session, [(known[sha256].id, source) for sha256, source in again.items()])
     tally.learned += len(learned)
@@ -86,6 +89,7 @@ def import_images(
     with database.session() as session:
         patients = {image.patient for image in images if image.patient}
         tally.add(*(Problem("patient in several splits", name) for name in in_several_splits(session, patients)))
+        tally.add(*(Problem("forgotten patient", name) for name in forget.returned(session, patients)))
         frozen = freeze_ruler(session)
         report = tally.report(str(source), dataset, frozen, time.monotonic() - began)
         add_import(session, source=str(source), dataset=dataset, report=report.to_json())
@@ -109,13 +113,18 @@ def _present(images: Sequence[SourceImage], tally: Tally) -> Iterator[SourceImag
 
 
 def _check_all(
-    images: Sequence[SourceImage], store: FileStore, known: dict[str, Image], tally: Tally, on_progress: OnProgress
+    images: Sequence[SourceImage],
+    store: FileStore,
+    known: dict[str, Image],
+    kept_out: dict[str, int],
+    tally: Tally,
+    on_progress: OnProgress,
 ) -> tuple[list[Checked], dict[str, SourceImage]]:
     """New images, stored and without doubles, and the known ones by sha256; unusable ones are only counted."""
     fresh: dict[str, Checked] = {}
     again: dict[str, SourceImage] = {}
     with ThreadPoolExecutor(READERS) as readers:
-        results = readers.map(lambda image: _check(image, store, known), images)
+        results = readers.map(lambda image: _check(image, store, known, kept_out), images)
         for done, checked in enumerate(results, start=1):
             on_progress(done, len(images), f"reading {checked.source.name}")
             tally.add(*checked.problems)
@@ -132,7 +141,7 @@ def _check_all(
     return list(fresh.values()), again
 
 
-def _check(source: SourceImage, store: FileStore, known: dict[str, Image]) -> Checked:
+def _check(source: SourceImage, store: FileStore, known: dict[str, Image], kept_out: dict[str, int]) -> Checked:
     """Read one image file, compare it with its record, decode it once, and store it."""
 
     def refuse(kind: str, detail: str) -> Checked:
@@ -142,6 +151,8 @@ def _check(source: SourceImage, store: FileStore, known: dict[str, Image]) -> Ch
         with source.open() as handle:
             data = handle.read()
         sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 in kept_out:  # its name stays out of the report, too
+            return Checked(source, None, 0, 0, (), (Problem("forgotten image", f"forgetting {kept_out[sha256]}"),))
         if source.checksum:
             name = "sha256" if len(source.checksum) == len(sha256) else "md5"
             found = sha256 if name == "sha256" else hashlib.md5(data, usedforsecurity=False).hexdigest()
@@ -182,19 +193,23 @@ def _write(
 def _write_one(session: Session, checked: Checked, dataset: str, split: str, labelled: set[str], tally: Tally) -> None:
     stored = checked.stored
     assert stored is not None
-    image, created = add_image(
-        session,
-        sha256=stored.sha256,
-        file=stored.file,
-        name=checked.source.name[:255],
-        width=checked.width,
-        height=checked.height,
-        group=checked.group(dataset),
-        split=split,
-        dataset=checked.dataset(dataset),
-        patient=checked.source.patient,
-        taken_at=checked.source.taken_at,
-    )
+    try:
+        image, created = add_image(
+            session,
+            sha256=stored.sha256,
+            file=stored.file,
+            name=checked.source.name[:255],
+            width=checked.width,
+            height=checked.height,
+            group=checked.group(dataset),
+            split=split,
+            dataset=checked.dataset(dataset),
+            patient=checked.source.patient,
+            taken_at=checked.source.taken_at,
+        )
+    except ImageForgotten:  # while this import was reading
+        tally.add(Problem("forgotten image", "during this import"))
+        return
     if not created:  # another import was quicker
         tally.already_there += 1
         return

@@ -9,6 +9,7 @@ from al_loop.context import Loop
 from backend.errors import CellloopError, FileStoreUnavailable
 from backend.serving import PairCache, Served, active_pair, predict_and_store
 from db import predictions
+from db.errors import NotFound
 from db.models import Image
 
 log = logging.getLogger("cellloop.preannotate")
@@ -43,7 +44,7 @@ def preannotate_images(
             predicted += 1
         except FileStoreUnavailable:
             raise
-        except CellloopError as error:
+        except (CellloopError, NotFound) as error:  # not found: forgotten meanwhile
             log.warning("image %s is left out of the pre-annotations: %s", image.name, error)
         with loop.database.session() as session:
             predictions.fulfil(session, image.id)

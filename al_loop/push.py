@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from al_loop.context import Loop
@@ -42,6 +43,11 @@ def task_data(image: Image) -> dict[str, Any]:
     }
 
 
+def push_lock(loop: Loop) -> Path:
+    """The lock that every push of this home holds: tasks are not made while somebody counts on what there is."""
+    return loop.settings.home / "push.lock"
+
+
 def push(
     loop: Loop,
     label_studio: LabelStudio,
@@ -56,7 +62,7 @@ def push(
     wait: while another thread or process of this home pushes; otherwise raises Occupied.
     Raises NoTrainedModel, LabelStudioUnavailable, LabelStudioRefused, FileStoreUnavailable.
     """
-    with exclusive(loop.settings.home / "push.lock", wait=wait):
+    with exclusive(push_lock(loop), wait=wait):
         way = push_cells if project.way == Way.cell else _push
         return way(loop, label_studio, project, on_progress)
 

@@ -25,8 +25,6 @@ from backend.store import weights_file
 from db import runs, versions
 from db.models import RunStatus
 
-FEATURES = "trunk-features"  # folder in the home: the trunk's maps of training views, for retrainings to come
-
 
 class RunCancelled(Exception):
     """Somebody cancelled the run while it trained; its checkpoint stays."""
@@ -60,8 +58,8 @@ def chosen_trunk(loop: Loop, config: TrainingConfig) -> tuple[TrainingConfig, Fr
     if serving is None:
         return config, None
     weights = loop.store.verify(weights_file(serving.weights_sha256), serving.weights_sha256)
-    folder = loop.settings.home / "cache" / FEATURES
-    return replace(config, trunk=serving.weights_sha256), FrozenTrunk(weights, folder, loop.settings.trunk_cache_bytes)
+    trunk = FrozenTrunk(weights, loop.features, loop.settings.trunk_cache_bytes)
+    return replace(config, trunk=serving.weights_sha256), trunk
 
 
 def chosen_base(loop: Loop, config: TrainingConfig) -> tuple[TrainingConfig, Path | None]:

@@ -5,6 +5,7 @@ Test images imported later stay in the test split and are measured by nobody; fr
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
 from sqlalchemy.orm import Session
@@ -14,6 +15,7 @@ from backend.errors import NotEnoughData
 from db.images import by_split, freeze_split, frozen_split
 from db.labels import labelled_images
 from db.models import Split
+from db.struck import frozen_split_to_change, set_frozen_split
 
 RULER = "test"  # the frozen split's name
 
@@ -45,9 +47,27 @@ def load_ruler(session: Session) -> Ruler:
     if frozen is None:
         raise NotEnoughData("expected a frozen test split, found none: import a labelled data set first")
     images = tuple(LabelledImage.from_json(image) for image in frozen.content["images"])
+    if not images:
+        raise NotEnoughData("expected images in the frozen test split, all of them were forgotten: promote by hand")
     if (found := content_hash(images)) != frozen.sha256:
         raise NotEnoughData(
             f"the frozen test split: expected content with sha256 {frozen.sha256[:12]}, got {found[:12]}; "
             "its row was changed: restore it from a backup"
         )
     return Ruler(frozen.sha256, images)
+
+
+def take_out(session: Session, hashes: Collection[str]) -> int:
+    """Take forgotten images (sha256 of the file) out of the frozen test split; how many.
+
+    Its sha256 becomes that of what is left, so the next gate measures candidate and incumbent anew, on the same images.
+    """
+    frozen = frozen_split_to_change(session, RULER)
+    if frozen is None:
+        return 0
+    left = [image for image in frozen.content["images"] if image["sha256"] not in hashes]
+    gone = len(frozen.content["images"]) - len(left)
+    if gone:
+        sha256 = content_hash([LabelledImage.from_json(image) for image in left])
+        set_frozen_split(session, frozen, dict(frozen.content) | {"images": left}, sha256)
+    return gone

@@ -39,6 +39,13 @@ class CropCache:
             if self._bytes > self.max_bytes:
                 self._clean()
 
+    def clear(self) -> None:
+        """Remove every crop: whose cell one shows, its key does not tell."""
+        with self._lock:
+            for _, _, path in self._files():
+                path.unlink(missing_ok=True)
+            self._bytes = 0
+
     def _path(self, key: str) -> Path:
         if not key or set(key) - set("0123456789abcdef"):
             raise ValueError(f"expected a key of hex digits, got {key!r:.80}")

@@ -111,6 +111,11 @@ class Settings(BaseSettings):
         """Root of the file store, and Label Studio's local-files document root (images lie in `images/`)."""
         return self.home / "files"
 
+    @property
+    def crops(self) -> Path:
+        """Where crops are kept that were drawn for experts' pages (`backend/crop_cache.py`)."""
+        return self.home / "crops"
+
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host

@@ -154,6 +154,12 @@ class FileStore:
             raise ValueError(f"expected a file inside the store, got {file!r}")
         return path
 
+    def remove(self, file: str) -> None:
+        """Remove a file for good, here and in the far store; one that is gone is fine. Only for what no row speaks of."""
+        self.path(file).unlink(missing_ok=True)
+        if self.far is not None:
+            self.far.remove(file)
+
     def bring(self, file: str, sha256: str) -> Path:
         """The path, after the file was fetched from the far store if it was not here. What is here is not checked."""
         path = self.path(file)

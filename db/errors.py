@@ -29,3 +29,11 @@ class UnusableQuestion(RecordError):
 
 class RowsRefused(RecordError):
     """Rows that were to be inserted in bulk break the rules of their table, or hold what the engine cannot store."""
+
+
+class ImageForgotten(RecordError):
+    """An image of a forgotten patient was to come back."""
+
+
+class PatientInUse(RecordError):
+    """A patient was to be forgotten while a training works with the images."""

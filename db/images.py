@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session
 
 from db.chunks import chunks
 from db.errors import AlreadyFrozen, NotFound
+from db.forget import admit
+from db.ids import give_ids
 from db.models import FrozenSplit, Image, Import, Review, ReviewStatus, Split, Way
 
 
@@ -29,7 +31,11 @@ def add_image(
     patient: str | None = None,
     taken_at: datetime | None = None,
 ) -> tuple[Image, bool]:
-    """The image with this sha256 and whether it is new. An image that is known stays as it is."""
+    """The image with this sha256 and whether it is new. An image that is known stays as it is.
+
+    Raises ImageForgotten.
+    """
+    admit(session, sha256)
     known = by_sha256(session, sha256)
     if known is not None:
         return known, False
@@ -45,6 +51,7 @@ def add_image(
         patient=patient,
         taken_at=taken_at,
     )
+    give_ids(session, [image])
     try:
         with session.begin_nested():
             session.add(image)
@@ -138,9 +145,10 @@ def pool(session: Session) -> Sequence[Image]:
 def lock(session: Session, image_id: int) -> None:
     """Hold this image's cells and reviews against other writers until the transaction ends.
 
-    SQLite needs nothing: its write transactions exclude each other already.
+    SQLite needs nothing: its write transactions exclude each other already. Raises NotFound when the image is gone.
     """
-    session.execute(select(Image.id).where(Image.id == image_id).with_for_update(key_share=True))
+    if session.scalar(select(Image.id).where(Image.id == image_id).with_for_update(key_share=True)) is None:
+        raise NotFound(f"expected an image with id {image_id}, found none: it was forgotten meanwhile")
 
 
 def freeze_split(session: Session, name: str, content: dict[str, Any], sha256: str) -> FrozenSplit:

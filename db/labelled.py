@@ -13,7 +13,10 @@ from sqlalchemy.orm import Session
 
 from db.cells import Box
 from db.chunks import chunks
-from db.models import Image, LabelRevision, PredictedCell, Prediction, Review, ReviewStatus, Split, Way
+from db.models import ForgottenImage, Image, LabelRevision, PredictedCell, Prediction, Review, ReviewStatus, Split, Way
+
+# From its tombstone on, an image teaches nobody, also while its rows are still being removed.
+_KEPT = Image.id.not_in(select(ForgottenImage.image_id))
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def _complete(until: int) -> Select[int]:
 
 def complete_images(session: Session, split: Split, until: int) -> Sequence[Image]:
     """Images all of whose cells were labelled by revision `until` (an import counts as a review), oldest first."""
-    query = select(Image).where(Image.split == split, Image.id.in_(_complete(until)))
+    query = select(Image).where(Image.split == split, Image.id.in_(_complete(until)), _KEPT)
     return session.scalars(query.order_by(Image.id)).all()
 
 
@@ -58,7 +61,7 @@ def partial_images(session: Session, split: Split, until: int) -> Sequence[Image
     reviewed = select(Review.image_id).where(
         Review.id.in_(_last_states(Way.cell, until)), Review.status == ReviewStatus.submitted
     )
-    query = select(Image).where(Image.split == split, Image.id.in_(reviewed), Image.id.not_in(_complete(until)))
+    query = select(Image).where(Image.split == split, Image.id.in_(reviewed), Image.id.not_in(_complete(until)), _KEPT)
     return session.scalars(query.order_by(Image.id)).all()
 
 

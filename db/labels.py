@@ -18,6 +18,7 @@ from sqlalchemy import Row, Select, func, literal, select
 from sqlalchemy.orm import Session
 
 from db.chunks import chunks
+from db.ids import give_ids
 from db.images import images_with_live_review
 from db.models import Action, Cell, CurrentLabel, Image, LabelCount, LabelRevision, Review, ReviewStatus, Split
 
@@ -78,6 +79,7 @@ def revision(
 
 def add_revisions(session: Session, rows: Sequence[LabelRevision]) -> Sequence[LabelRevision]:
     """Append revisions, in this order."""
+    give_ids(session, rows)
     session.add_all(rows)
     session.flush()
     return rows

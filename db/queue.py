@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from db.chunks import chunks
 from db.errors import IllegalTransition
+from db.ids import give_ids
 from db.models import (
     ITEM_TRANSITIONS,
     ItemStatus,
@@ -187,6 +188,7 @@ def add_items(session: Session, ranking_id: int, entries: Iterable[QueueEntry]) 
         for entry in wanted
         if _place(entry) not in waiting
     ]
+    give_ids(session, fresh)
     session.add_all(fresh)
     session.flush()
     return fresh

@@ -64,6 +64,11 @@ def get(session: Session, version_id: int) -> ModelVersion:
     return version
 
 
+def ids(session: Session) -> Sequence[int]:
+    """Ids of all versions, oldest first."""
+    return session.scalars(select(ModelVersion.id).order_by(ModelVersion.id)).all()
+
+
 def versions(session: Session, role: str | None = None) -> Sequence[ModelVersion]:
     """All versions, oldest first; of one role when given."""
     query = select(ModelVersion).order_by(ModelVersion.id)

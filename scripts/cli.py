@@ -36,6 +36,7 @@ VERBS: tuple[str, ...] = (
     "simulate",
     "promote",
     "rollback",
+    "forget-patient",
     "demo",
     "render",
     "starter",

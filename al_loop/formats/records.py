@@ -33,6 +33,8 @@ PROBLEMS: dict[str, str] = {
     "unreadable image": "the file is not an image that can be read safely",
     "size mismatch": "the image is not as large as its record says, so its boxes cannot be trusted; left out",
     "duplicate image": "the same image occurs twice in the source",
+    "forgotten image": "its patient was forgotten, so it stays out: see `cellloop forget-patient --list`",
+    "forgotten patient": "somebody who was forgotten is back with other images: forget them again, or leave them",
     "unknown category": "a category nobody knows; the box is left out",
     "unreadable box": "a box without four finite numbers",
     "degenerate box": "a box less than 2 px wide or high inside the image; left out",

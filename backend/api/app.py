@@ -62,7 +62,7 @@ def create_app(settings: Settings | None = None, *, loader: PairLoader | None = 
             uploads=LabelStudioUploads(settings.label_studio_url, token),
             max_bytes=settings.max_image_bytes,
         ),
-        crops=CropCache(settings.home / "crops"),
+        crops=CropCache(settings.crops),
     )
     app.add_middleware(Beside, dashboard=create_dashboard(app.state.server))
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)

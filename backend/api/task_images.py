@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from backend.errors import CellloopError, ImageOutsideRoots, ImageRefused
 from backend.store import FileStore
-from db import images, projects
+from db import forget, images, projects
 from db.answers import images_by_sha256, images_of_tasks
 from db.models import Image, Split
 from db.session import Database
@@ -168,6 +168,8 @@ class TaskImages:
         sha256 = hashlib.sha256(data).hexdigest()
         with self.database.session(read_only=True) as session:
             known = images.by_sha256(session, sha256)
+            if sha256 in forget.forgotten(session, [sha256]):
+                raise ImageRefused(f"{name}: its patient was forgotten, so it stays out; delete the task")
         if known is not None:
             return known
         width, height, kind = probe(data)

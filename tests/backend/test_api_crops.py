@@ -126,6 +126,8 @@ def test_the_cache_stays_small_and_forgets_the_oldest(tmp_path: Path) -> None:
     assert cache.get("00" * 20) is None
     with pytest.raises(ValueError, match="hex"):
         cache.get("../../credentials")
+    cache.clear()
+    assert not list((tmp_path / "crops").glob("*/*.jpg"))
 
 
 def test_a_crop_is_a_small_file() -> None:

@@ -56,3 +56,13 @@ def test_a_failed_write_leaves_nothing_behind(store: FileStore, monkeypatch: pyt
     with pytest.raises(OSError, match="No space"):
         store.put_bytes("images", b"pixels", ".png")
     assert [path for path in store.root.rglob("*") if path.is_file()] == []
+
+
+def test_a_removed_file_is_gone_and_may_be_removed_again(store: FileStore) -> None:
+    kept, gone = (store.put_bytes("images", data, ".png") for data in (b"kept", b"gone"))
+    for _ in range(2):
+        store.remove(gone.file)
+    assert not store.path(gone.file).exists()
+    assert store.read(kept.file, kept.sha256) == b"kept"
+    with pytest.raises(ValueError, match="inside the store"):
+        store.remove("../else")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from backend.api.task_images import TaskImage, TaskImages, Upload, locate
 from backend.errors import CellloopError, ImageOutsideRoots, ImageRefused, LabelStudioUnavailable
 from backend.store import FileStore
 from db import images, projects
-from db.models import Image
+from db.models import Forgetting, ForgottenImage, Image
 from db.session import Database
 from tests.backend.smears import png
 
@@ -194,3 +195,17 @@ def test_nothing_is_read_after_the_deadline(task_images: TaskImages, uploads: Fa
     (found,) = resolve(task_images, "/data/upload/1/a.png", seconds=-1)
     assert isinstance(found, ImageRefused)
     assert uploads.fetched == []
+
+
+def test_an_image_of_a_forgotten_patient_stays_out(
+    task_images: TaskImages, sqlite_database: Database, store: FileStore, uploads: FakeUploads
+) -> None:
+    with sqlite_database.session() as session:
+        session.add(Forgetting(patient_sha256="0" * 64, reason="asked to", versions=[], removed={}))
+        session.flush()
+        sha256 = hashlib.sha256(uploads.files["/data/upload/1/a.png"]).hexdigest()
+        session.add(ForgottenImage(image_id=7, forgetting_id=1, sha256=sha256, file="images/x.png"))
+    (refused,) = resolve(task_images, "/data/upload/1/a.png")
+    assert isinstance(refused, ImageRefused)
+    assert "forgotten" in str(refused)
+    assert not list(store.root.rglob("*.png"))

@@ -1,0 +1,38 @@
+"""Ids that are used once, also where they outlive their row: in tombstones, in what a version has learned from, in the
+addresses of crops.
+
+PostgreSQL's sequences never go back. SQLite gives the highest id there is plus one, which a forgotten patient may have
+had: so a removal leaves behind the highest ids it removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from db.models import Forgetting, Image, LabelRevision, ReviewItem
+
+HIGHEST = "highest"  # in `Forgetting.removed`: {table: the highest id that went}
+OUTLIVING = (Image, LabelRevision, ReviewItem)
+
+
+def give_ids(session: Session, rows: Sequence[Any]) -> None:
+    """Number new rows of one of the `OUTLIVING`, if the database might give them ids that a removed row has had."""
+    if not rows or session.get_bind().dialect.name != "sqlite":
+        return
+    model = type(rows[0])
+    gone = [
+        removed.get(HIGHEST, {}).get(model.__tablename__, 0) for removed in session.scalars(select(Forgetting.removed))
+    ]
+    if any(gone):
+        highest = max(*gone, session.scalar(select(func.max(model.id))) or 0)
+        for number, row in enumerate(rows, highest + 1):
+            row.id = number
+
+
+def higher(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    """The higher id of each table."""
+    return {table: max(one.get(table, 0), other.get(table, 0)) for table in {*one, *other}}
