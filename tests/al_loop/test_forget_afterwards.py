@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import update
 
 from al_loop.evaluate import evaluate_candidate
 from al_loop.forget import forget
@@ -21,7 +21,7 @@ from db.models import Image
 from db.session import Database
 from tests import builders
 from tests.al_loop.patients import ONE, OTHER, add_patient
-from tests.al_loop.sources import write_bbbc041
+from tests.al_loop.sources import write_bbbc041, write_image
 from tests.al_loop.test_evaluate import add_labelled_smear, contest
 from tests.al_loop.workshop import Workshop, open_workshop
 from tests.backend.smears import DiscDetector
@@ -65,7 +65,8 @@ def test_a_forgotten_image_is_not_imported_again(workshop: Workshop, tmp_path: P
     source = write_bbbc041(tmp_path / "set", 4)
 
     def bring() -> ImportReport:
-        return import_images(workshop.database, workshop.store, source, on_progress=go_on)
+        pattern = r"(?P<patient>\d+)"
+        return import_images(workshop.database, workshop.store, source, name_pattern=pattern, on_progress=go_on)
 
     def forget_one(done: int, total: int, what: str) -> None:
         """Meanwhile somebody else imports the same images, and one of the patients is forgotten."""
@@ -73,10 +74,7 @@ def test_a_forgotten_image_is_not_imported_again(workshop: Workshop, tmp_path: P
         if done == total and what.startswith("reading"):
             go_on = None
             bring()
-            with workshop.database.session(read_only=True) as session:
-                [image] = session.scalars(select(Image).where(Image.name == "0001.png"))
-            set_patient(workshop.database, ONE, [image.id])
-            assert forget(workshop, ONE, "asked to").finished
+            assert forget(workshop, "0001", "asked to").finished
 
     go_on: Callable[[int, int, str], None] | None = forget_one
     assert bring().problems == {"forgotten image": 1}
@@ -84,6 +82,8 @@ def test_a_forgotten_image_is_not_imported_again(workshop: Workshop, tmp_path: P
     assert (again.problems, again.already_there, again.added) == ({"forgotten image": 1}, 3, {})
     assert again.examples == {"forgotten image": ["forgetting 1"]}  # neither its name nor its patient's
     assert len([path for path in workshop.store.path("images").rglob("*.png")]) == 3
+    write_image(source / "images" / "0001.png", 99)
+    assert bring().examples == {"forgotten patient": ["0001"]}  # the same person with another image
 
 
 def test_no_new_row_takes_the_place_of_one_that_is_gone(tmp_path: Path, database: Database) -> None:
