@@ -98,6 +98,8 @@ class Far(Protocol):
 
     def put(self, file: str, data: bytes) -> None: ...
 
+    def remove(self, file: str) -> None: ...
+
     def names(self, kind: str) -> set[str]: ...
 
     def check(self) -> None: ...
@@ -155,7 +157,7 @@ class FileStore:
         return path
 
     def remove(self, file: str) -> None:
-        """Remove a file for good, here and in the far store; one that is gone is fine. Only for what no row speaks of."""
+        """Remove a file for good, here and far away; one that is gone is fine. Only for what no row speaks of."""
         self.path(file).unlink(missing_ok=True)
         if self.far is not None:
             self.far.remove(file)
