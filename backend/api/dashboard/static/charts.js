@@ -8,6 +8,7 @@ const PATTERNS = ["", "/", "x", ".", "\\", "-", "+", "|"];
 const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false, scrollZoom: false, showTips: false };
 const PANEL_PX = 84;
 const ROW_PX = 30;
+const TEXT = { showarrow: false, yanchor: "bottom" };
 
 export function drawAll(part) {
   if (!window.Plotly) return;
@@ -109,11 +110,11 @@ function curve(data, one, axes = {}, colour = one.colour) {
   ];
 }
 
-const promotions = (data) =>
+const promotions = (data, y = 0) =>
   data.marks.some((mark) => mark !== "promoted")
     ? data.xs.flatMap((_x, index) =>
         data.marks[index] === "promoted"
-          ? [{ x: index, y: 0, yref: "paper", yanchor: "bottom", text: "▲", showarrow: false, font: { size: 11, color: css("--muted") } }]
+          ? [{ ...TEXT, x: index, y, yref: "paper", text: "▲", font: { size: 11, color: css("--muted") } }]
           : [])
     : [];
 
@@ -127,8 +128,9 @@ function lines(data) {
 // One small plot per series, one below the other on the same x: the place says which, not the colour.
 function panels(data) {
   const count = data.series.length;
-  const layout = base(data, { showlegend: false, height: Math.max(300, count * PANEL_PX + 70), annotations: promotions(data) });
   const gap = 0.28 / count;
+  const layout = base(data, { showlegend: false, height: Math.max(300, count * PANEL_PX + 70) });
+  layout.annotations = promotions(data, gap / 2);
   const traces = data.series.flatMap((one, index) => {
     const id = index ? String(index + 1) : "";
     const top = 1 - index / count;
@@ -137,30 +139,39 @@ function panels(data) {
       ...(data.counts ? {} : { range: [0, 1.02] }),
     };
     layout.annotations.push({
-      x: 0, xref: "paper", xanchor: "left", y: top - gap, yref: "paper", yanchor: "bottom",
-      text: one.name, showarrow: false, font: { size: 13 },
+      ...TEXT, x: 0, xref: "paper", xanchor: "left", y: top - gap, yref: "paper", text: one.name, font: { size: 13 },
     });
     const axes = { yaxis: `y${id}` };
     return data.counts
-      ? [{ type: "bar", name: one.name, x: data.xs, y: one.points.map((point) => point.value), marker: { color: one.colour, line: { color: css("--ink"), width: 0.6 } }, ...axes }]
+      ? [{ ...column(data, one), marker: edged(one), ...axes }]
       : curve(data, { ...one, index: 0 }, axes);
   });
   layout.xaxis.anchor = count > 1 ? `y${count}` : "y";
   return { traces, layout };
 }
 
-const fill = (one) => ({
-  color: one.colour,
-  line: { color: css("--ink"), width: 0.6 },
-  pattern: { shape: PATTERNS[one.index % PATTERNS.length], fillmode: "overlay", fgcolor: "#000000", size: 7, solidity: 0.25 },
+const column = (data, one) => ({
+  type: "bar",
+  name: one.name,
+  x: data.xs,
+  y: one.points.map((point) => point.value),
+});
+const edged = (one) => ({ color: one.colour, line: { color: css("--ink"), width: 0.6 } });
+const patterned = (one) => ({
+  ...edged(one),
+  pattern: {
+    shape: PATTERNS[one.index % PATTERNS.length],
+    fillmode: "overlay",
+    fgcolor: "#000000",
+    size: 7,
+    solidity: 0.25,
+  },
 });
 
 function bars(data) {
   const layout = base(data, { barmode: "stack", bargap: 0.25 });
   if (data.kind === "shares") Object.assign(layout.yaxis, { range: [0, 1], tickformat: ".0%" });
-  const traces = data.series.map((one) => ({
-    type: "bar", name: one.name, x: data.xs, y: one.points.map((point) => point.value), marker: fill(one),
-  }));
+  const traces = data.series.map((one) => ({ ...column(data, one), marker: patterned(one) }));
   return { traces, layout };
 }
 
