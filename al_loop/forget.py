@@ -104,7 +104,8 @@ def _remove_from_label_studio(loop: Loop, forgetting_id: int, hashes: Collection
     them. The last step: the forgetting is finished."""
     studio = loop.label_studio()
     with loop.database.session(read_only=True) as session:
-        ours = projects.projects(session, studio.url)
+        known = projects.projects(session, studio.url)
+    ours = [project for project in known if studio.has_project(project.ls_project_id)]
     found = [(project.id, task) for project in ours for task in _tasks_with(studio, project.ls_project_id, hashes)]
     with loop.database.session() as session:
         tasks = tombstones.add_tasks(session, forgetting_id, found)
@@ -116,7 +117,7 @@ def _remove_from_label_studio(loop: Loop, forgetting_id: int, hashes: Collection
         events = struck.events_about(session, tasks)
     with loop.database.session() as session:
         struck.remove_events(session, forgetting_id, events)
-        tombstones.finish(session, forgetting_id, {project.id for project in ours})
+        tombstones.finish(session, forgetting_id, {project.id for project in known})
 
 
 def _tasks_with(studio: LabelStudio, ls_project_id: int, hashes: Collection[str]) -> list[int]:

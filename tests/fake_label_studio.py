@@ -131,6 +131,10 @@ class FakeLabelStudio(FakePlacing):
         row = self.stored_projects[project_id]
         return Project(id=project_id, title=row.title, label_config=row.label_config, model_version=row.model_version)
 
+    def has_project(self, project_id: int) -> bool:
+        self._called("has_project")
+        return project_id in self.stored_projects
+
     def create_project(self, title: str, label_config: str, **fields: Any) -> Project:
         self._called("create_project")
         project_id = next(self.ids)
@@ -162,6 +166,7 @@ class FakeLabelStudio(FakePlacing):
 
     def tasks_since(self, project_id: int, since: datetime | None = None) -> Iterator[Task]:
         self._called("tasks_since")
+        self._project(project_id)
         last = 0
         while True:
             later = [t for t, row in self.tasks.items() if t > last and row.project == project_id]

@@ -81,7 +81,7 @@ class FakePlacing(LabelStudio):
         if task_ids:
             self._called("delete_tasks")
             for task_id in task_ids:
-                if task_id in self.tasks:
+                if task_id in self.tasks and self.tasks[task_id].project == project_id:
                     self.delete_task(task_id)
             self._answered("delete_tasks")
 

@@ -64,6 +64,10 @@ class LabelStudio(Placing):
         """One project."""
         return Project.model_validate(self.transport.get(f"/api/projects/{project_id}/"))
 
+    def has_project(self, project_id: int) -> bool:
+        """Whether the project is there: people delete projects."""
+        return self.transport.request("GET", f"/api/projects/{project_id}/", none_on_404=True) is not None
+
     def create_project(self, title: str, label_config: str, **fields: Any) -> Project:
         """A project that serves the lowest prediction score first and shows predictions as pre-annotations.
 

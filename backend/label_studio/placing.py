@@ -76,7 +76,11 @@ class Placing:
         return self.transport.request("PATCH", f"/api/tasks/{task_id}/", body=body, none_on_404=True) is not None
 
     def delete_tasks(self, project_id: int, task_ids: Sequence[int]) -> None:
-        """Delete tasks with everything on them. Whoever has one of them open can no longer submit."""
+        """Delete tasks of a project with everything on them; what is gone already is fine.
+
+        Whoever has one of them open can no longer submit. A file that people uploaded with a task stays in Label
+        Studio's media folder, and no API removes it there.
+        """
         if task_ids:
             body = {"project": project_id, "selectedItems": {"all": False, "included": list(task_ids)}}
             params = {"id": "delete_tasks", "project": project_id}

@@ -156,8 +156,13 @@ def test_it_waits_for_label_studio_and_goes_on(workshop: Workshop) -> None:
     project = workshop.project.ls_project_id
     (task,) = workshop.fake.import_tasks(project, [{"image": "/data/upload/1/smear.png"}])
     with workshop.database.session() as session:
-        for url, ls_task_id in ((workshop.fake.url, task), ("http://retired", 7)):
-            ours = projects.upsert_project(session, url=url, ls_project_id=project, title="t", label_config="<View/>")
+        deleted = project + 100  # in Label Studio
+        for url, number, ls_task_id in (
+            (workshop.fake.url, project, task),
+            (workshop.fake.url, deleted, 7),
+            ("http://retired", project, 7),
+        ):
+            ours = projects.upsert_project(session, url=url, ls_project_id=number, title="t", label_config="<View/>")
             projects.add_tasks(session, ours.id, [(ls_task_id, image_ids[0])])
     workshop.fake.down = True
     report = forget(workshop, ONE, "asked to")
@@ -173,7 +178,7 @@ def test_it_waits_for_label_studio_and_goes_on(workshop: Workshop) -> None:
     assert task not in workshop.fake.tasks
     with workshop.database.session(read_only=True) as session:
         [tombstone] = tombstones.tombstones(session)
-    assert (tombstone.removed["label_studio_tasks"], tombstone.removed[tombstones.ELSEWHERE]) == (1, 1)
+    assert (tombstone.removed["label_studio_tasks"], tombstone.removed[tombstones.ELSEWHERE]) == (2, 1)
 
 
 def test_of_somebody_who_is_forgotten_files_that_came_back_go(workshop: Workshop) -> None:

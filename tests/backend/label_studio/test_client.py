@@ -276,3 +276,15 @@ def test_task_that_is_gone(label_studio: RunningLabelStudio) -> None:
     task = project.studio.task(project.tasks[1])
     assert task is not None
     assert task.predictions == []
+
+
+def test_tasks_are_deleted_in_their_project_alone_and_once_is_enough(label_studio: RunningLabelStudio) -> None:
+    studio = label_studio.client()
+    one, other = (studio.create_project(f"delete {name}", default_config()) for name in ("one", "other"))
+    tasks = studio.import_tasks(one.id, [{"image": f"/data/{n}.png"} for n in range(3)])
+    kept = studio.import_tasks(other.id, [{"image": "/data/kept.png"}])
+    for _ in range(2):
+        studio.delete_tasks(one.id, [*tasks[:2], *kept])
+        assert (studio.task_ids(one.id), studio.task_ids(other.id)) == ({tasks[2]}, set(kept))
+    studio.delete_project(one.id)
+    assert (studio.has_project(one.id), studio.has_project(other.id)) == (False, True)
