@@ -97,6 +97,7 @@ def test_nothing_is_left_however_often_it_was_killed(tmp_path: Path, database: D
     ids, hashes = [image.id for image in fields], {image.sha256 for image in fields}
     left, tasks, kept_tasks = traces(database, ONE), tasks_of(workshop, ids), set(workshop.fake.tasks)
     workshop.fake.import_tasks(workshop.project.ls_project_id, [{"image": f"/data/local-files/?d={fields[1].file}"}])
+    fields_of_other = of_patient(database, OTHER)
     before = dump(database)
     gone = about(before, set(ids))
     assert {table.name for table in removal.TABLES} == {name for name, rows in gone.items() if rows}  # of every kind
@@ -126,7 +127,7 @@ def test_nothing_is_left_however_often_it_was_killed(tmp_path: Path, database: D
         session.execute(text("DELETE FROM label_revisions"))
     assert set(workshop.fake.tasks) == kept_tasks - tasks
     assert not any(workshop.store.path(image.file).exists() for image in fields)
-    assert all(workshop.store.path(image.file).exists() for image in of_patient(database, OTHER))
+    assert all(workshop.store.path(image.file).exists() for image in fields_of_other)
     assert not list(workshop.settings.crops.glob("*/*.jpg"))
     assert not workshop.features.exists()
     assert not list((tmp_path / "runs").iterdir())
@@ -144,6 +145,10 @@ def test_nothing_is_left_however_often_it_was_killed(tmp_path: Path, database: D
     manifest = DatasetManifest.from_json(version.manifest)
     assert {image.sha256 for image in manifest.images}.isdisjoint(hashes)
     assert (manifest.sha256, len(manifest.images)) == (version.manifest_sha256, 1)
+    if database.engine.dialect.name == "sqlite":
+        database.dispose()  # nobody has the file open: everything is in it
+        held = Path(str(database.engine.url.database)).read_bytes()
+        assert [field.name.encode() in held for field in (fields[0], *fields_of_other)] == [False, *[True] * 5]
 
 
 @pytest.fixture

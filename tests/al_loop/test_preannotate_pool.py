@@ -119,3 +119,11 @@ def test_models_are_loaded_only_when_something_is_missing(workshop: Workshop) ->
         assert images.get(session, late.id).split == "train"
     with pytest.raises(StoredFileCorrupt):
         preannotate_pool(workshop)
+
+
+def test_an_image_that_was_forgotten_meanwhile_does_not_spoil_the_others(workshop: Workshop) -> None:
+    with workshop.database.session() as session:
+        builders.add_active_pair(session)
+    first, second = add_smears(workshop, 2)
+    gone = Image(id=builders.NOBODY, sha256=second.sha256, file=second.file, name="gone.png")
+    assert preannotate_images(workshop, served(workshop), [gone, first], lambda done, total: None) == 1

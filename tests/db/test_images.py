@@ -90,3 +90,8 @@ def test_images_come_in_pages(database: Database) -> None:
         assert images.some(session, made[1].id) == made[2:]
         assert images.some(session, split=Split.train) == made[1:]
         assert images.some(session, beginning="a_") == [made[0], made[2]], "an underscore is one"
+
+
+def test_an_image_that_is_gone_is_not_held(database: Database) -> None:
+    with database.session() as session, pytest.raises(NotFound, match="found none: it was forgotten meanwhile"):
+        images.lock(session, NOBODY)
