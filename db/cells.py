@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import string
 from collections.abc import Sequence
+from datetime import datetime
 from typing import cast
 
 import numpy as np
@@ -14,18 +15,31 @@ from sqlalchemy.orm import Session
 
 from db.errors import NotFound, RecordError
 from db.labels import current_labels, current_revisions
-from db.models import Cell, LabelRevision, PredictedCell, Prediction
+from db.models import Cell, LabelRevision, PredictedCell, Prediction, now
 
 Box = tuple[float, float, float, float]  # xyxy, px
 
 SAME_CELL_IOU = 0.5
-KEY_ALPHABET = string.ascii_letters + string.digits
-KEY_LENGTH = 10
+KEY_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase  # as bytes are sorted
+KEY_MINUTE, KEY_RANDOM = 4, 6  # letters of a key
 
 
 def new_key() -> str:
-    """A random key that Label Studio accepts as a region id."""
-    return "".join(secrets.choice(KEY_ALPHABET) for _ in range(KEY_LENGTH))
+    """A new key, which Label Studio accepts as a region id.
+
+    It begins with the present minute and goes on at random. So an index by key grows in one place, as one by number
+    does: with keys all random, a record of millions of cells took new ones in three times as slowly.
+    """
+    return key_minute(now()) + "".join(secrets.choice(KEY_ALPHABET) for _ in range(KEY_RANDOM))
+
+
+def key_minute(moment: datetime) -> str:
+    """How keys made in this minute begin; they grow for 28 years, then begin anew."""
+    minute, letters = int(moment.timestamp()) // 60, []
+    for _ in range(KEY_MINUTE):
+        minute, letter = divmod(minute, len(KEY_ALPHABET))
+        letters.append(KEY_ALPHABET[letter])
+    return "".join(reversed(letters))
 
 
 def add_cell(session: Session, image_id: int, key: str | None = None) -> Cell:

@@ -226,7 +226,7 @@ class Cell(Base):
     """A place in an image; `key` is Label Studio's region id."""
 
     __tablename__ = "cells"
-    __table_args__ = (UniqueConstraint("image_id", "key"),)
+    __table_args__ = (UniqueConstraint("key", "image_id"),)  # in this order: cells are looked up by their key alone
     id: Mapped[int] = mapped_column(primary_key=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
     key: Mapped[str] = mapped_column(String(64))
@@ -254,12 +254,12 @@ class ModelVersion(Base):
     role: Mapped[str] = mapped_column(String(16), index=True)
     status: Mapped[VersionStatus] = mapped_column(state(VersionStatus), default=VersionStatus.candidate)
     weights_sha256: Mapped[str] = mapped_column(String(64))
-    config: Mapped[dict[str, Any]]
-    manifest: Mapped[dict[str, Any]]  # a few MB for thousands of images
     manifest_sha256: Mapped[str] = mapped_column(String(64))
     newest_revision_id: Mapped[int | None]  # labels up to here were trained on; NULL: not trained from this record
-    environment: Mapped[dict[str, Any]]  # device, package versions
     created_at: Mapped[datetime] = mapped_column(default=now)
+    environment: Mapped[dict[str, Any]]  # device, package versions
+    config: Mapped[dict[str, Any]]
+    manifest: Mapped[dict[str, Any]]  # a few MB for thousands of images: last, as SQLite reads through what is before
 
 
 class TrainingImage(Base):
@@ -659,8 +659,8 @@ class Evaluation(Base):
     split: Mapped[str] = mapped_column(String(32))
     split_sha256: Mapped[str] = mapped_column(String(64))
     protocol: Mapped[str] = mapped_column(String(64), default=PROTOCOL)  # how it was scored
-    report: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(default=now)
+    report: Mapped[dict[str, Any]]  # every match: long, therefore last
 
 
 class Metric(Base):
@@ -688,7 +688,7 @@ class PromotionDecision(Base):
     kind: Mapped[str] = mapped_column(String(16))  # gate | first | person | rollback
     promote: Mapped[bool]
     reasons: Mapped[list[Any]]
-    evaluation_id: Mapped[int | None] = mapped_column(ForeignKey("evaluations.id"))
+    evaluation_id: Mapped[int | None] = mapped_column(ForeignKey("evaluations.id"), index=True)
     run_id: Mapped[int | None] = mapped_column(ForeignKey("training_runs.id"))
     decided_at: Mapped[datetime] = mapped_column(default=now)
 

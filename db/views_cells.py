@@ -18,7 +18,6 @@ from db.models import (
     PredictedCell,
     Prediction,
     Review,
-    UtcDateTime,
 )
 from db.reviews import IMPORT_EXPERT
 from db.views import View
@@ -172,24 +171,31 @@ def revision_as_of(outer: Sequence[Any], cell_id: Any, *, moment: Any = None, un
 
 
 def _spans() -> Select[*tuple[Any, ...]]:
-    changes = select(LabelRevision.image_id, LabelRevision.cell_id, LabelRevision.decided_at).distinct().subquery()
-    ends = func.lead(changes.c.decided_at, type_=UtcDateTime()).over(
-        partition_by=(changes.c.image_id, changes.c.cell_id), order_by=changes.c.decided_at
+    """One row per moment at which somebody decided about a cell, by subqueries alone.
+
+    Windows would be computed for all cells before a filter by slide or patient could reach them.
+    """
+    change, same, following = aliased(LabelRevision), aliased(LabelRevision), aliased(LabelRevision)
+    counted = select(same.id).where(
+        same.cell_id == change.cell_id, same.decided_at == change.decided_at, same.id < change.id
     )
-    spans = select(
-        changes.c.image_id,
-        changes.c.cell_id,
-        changes.c.decided_at.label("valid_from"),
-        ends.label("valid_to"),
-    ).subquery()
-    current = revision_as_of([spans], spans.c.cell_id, moment=spans.c.valid_from)
+    ends = (
+        select(func.min(following.decided_at))
+        .where(following.cell_id == change.cell_id, following.decided_at > change.decided_at)
+        .correlate(change)
+        .scalar_subquery()
+    )
+    current = revision_as_of([change], change.cell_id, moment=change.decided_at)
     return (
-        select(*_place_columns(spans.c), *_label_columns(), spans.c.valid_from, spans.c.valid_to)
-        .select_from(spans)
+        select(
+            *_place_columns(change), *_label_columns(), change.decided_at.label("valid_from"), ends.label("valid_to")
+        )
+        .select_from(change)
         .join(LabelRevision, LabelRevision.id == current)
         .join(Review, Review.id == LabelRevision.review_id)
-        .join(Cell, Cell.id == spans.c.cell_id)
-        .join(Image, Image.id == spans.c.image_id)
+        .join(Cell, Cell.id == change.cell_id)
+        .join(Image, Image.id == change.image_id)
+        .where(~counted.correlate(change).exists())
     )
 
 

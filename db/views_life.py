@@ -202,26 +202,47 @@ def _answered() -> Select[*tuple[Any, ...]]:
 
 
 def _trained() -> Select[*tuple[Any, ...]]:
-    """Trainings whose images hold the cell, with the label it had for them; none where it had no label by then."""
-    used = revision_as_of([Cell, ModelVersion], Cell.id, until=ModelVersion.newest_revision_id)
+    """Trainings whose images hold the cell, with the label it had for them; none where it had no label by then.
+
+    What is the current answer is asked once per answer, not once per training: there may be hundreds of these.
+    """
+    following = func.lead(LabelRevision.id, type_=Integer()).over(
+        partition_by=LabelRevision.cell_id, order_by=LabelRevision.id
+    )
+    known = revision_as_of([LabelRevision], LabelRevision.cell_id, until=LabelRevision.id)
+    spans = select(
+        LabelRevision.cell_id,
+        LabelRevision.image_id,
+        LabelRevision.id.label("known_from"),
+        following.label("known_to"),
+        known.label("revision_id"),
+    ).subquery("spans")
+    used = aliased(LabelRevision)
     return (
         select(
             *events(
                 EVENT,
-                cell_id=Cell.id,
-                image_id=Cell.image_id,
+                cell_id=spans.c.cell_id,
+                image_id=spans.c.image_id,
                 at=ModelVersion.created_at,
                 event=literal("trained", String()),
                 version_id=ModelVersion.id,
-                label=LabelRevision.label,
+                label=used.label,
                 source=ModelVersion.role,
                 ref=ModelVersion.id,
             )
         )
-        .select_from(Cell)
-        .join(TrainingImage, TrainingImage.image_id == Cell.image_id)
-        .join(ModelVersion, ModelVersion.id == TrainingImage.version_id)
-        .join(LabelRevision, LabelRevision.id == used)
+        .select_from(spans)
+        .join(used, used.id == spans.c.revision_id)
+        .join(TrainingImage, TrainingImage.image_id == spans.c.image_id)
+        .join(
+            ModelVersion,
+            and_(
+                ModelVersion.id == TrainingImage.version_id,
+                ModelVersion.newest_revision_id >= spans.c.known_from,
+                or_(ModelVersion.newest_revision_id < spans.c.known_to, spans.c.known_to.is_(None)),
+            ),
+        )
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from scripts import console
-from scripts.options import Preset
+from scripts.options import Engine, Preset
 
 app = typer.Typer(help="Measure speed: beside the plain torchvision way, or as the pool grows.", no_args_is_help=True)
 
@@ -146,3 +146,35 @@ def parasitaemia(
     from al_loop.benchmark_intervals import benchmark_intervals
 
     console.emit(benchmark_intervals(repeats), as_json)
+
+
+@app.command("history")
+def history(
+    cells: Annotated[
+        int, typer.Option(help="Cells of the history; all else grows with them.", min=10_000)
+    ] = 10_000_000,
+    engine: Annotated[Engine, typer.Option(help="Where the record lives.")] = Engine.sqlite,
+    database: Annotated[
+        str | None, typer.Option(help="An empty database, as postgresql://user@host/name; SQLite: a temporary file.")
+    ] = None,
+    keep: Annotated[bool, typer.Option(help="Leave the history in that database.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fill an empty record with years of labels, then ask it: rows taken in per second, and times of answers.
+
+    Example: cellloop bench history --cells 1000000
+    """
+    import tempfile
+
+    from al_loop.benchmark_history import benchmark_history, remove_history
+    from scripts.first_page import first_page
+
+    with tempfile.TemporaryDirectory() as scratch, console.progress("") as advance:
+        if database is None and (engine == Engine.postgres or keep):
+            console.fail("--database: expected the address of an empty database for PostgreSQL or --keep, got none")
+        url = database or f"sqlite:///{Path(scratch) / 'history.db'}"
+        told = console.reporter(advance)
+        report = benchmark_history(url, engine, cells, lambda at: first_page(at, Path(scratch) / "home"), told)
+        if not keep:
+            remove_history(url)
+    console.emit(report, as_json)

@@ -71,3 +71,10 @@ class Doubt(StrEnum):
     open = "open"
     confirmed = "confirmed"
     resolved = "resolved"
+
+
+class Engine(StrEnum):
+    """Database engines; a test compares them with `al_loop.benchmark_history.ENGINES`."""
+
+    sqlite = "sqlite"
+    postgres = "postgres"

@@ -6,6 +6,7 @@ Revision 2026_11_26_record, after 2026_11_26_ways.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,7 +18,7 @@ branch_labels = None
 depends_on = None
 
 # Of triggers and views (`db/definitions.py`).
-definitions = "48339e8ab19e6bc41cf2e7b932b7e8519257ebe82ac1174da80dac95c2e4902d"
+definitions = "7e7e02f14360eefee6c9b48dcebcaa6e174be7d5bc280d33897bc382d87b3983"
 
 JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
@@ -28,19 +29,34 @@ def upgrade() -> None:
         batch.add_column(sa.Column("patient", sa.String(255), nullable=True))
         batch.add_column(sa.Column("taken_at", MOMENT, nullable=True))
     op.create_index("ix_images_patient", "images", ["patient"])
-    with op.batch_alter_table("model_versions") as batch:
+    with op.batch_alter_table("cells") as batch:
+        batch.drop_constraint("uq_cells_image_id_key", type_="unique")
+        batch.create_unique_constraint("uq_cells_key_image_id", ["key", "image_id"])
+    order = long_last("manifest_sha256", "newest_revision_id", "created_at", "environment", "config", "manifest")
+    with op.batch_alter_table("model_versions", **order) as batch:
         batch.add_column(sa.Column("newest_revision_id", sa.Integer(), nullable=True))
-    with op.batch_alter_table("evaluations") as batch:
+    with op.batch_alter_table("evaluations", **long_last("created_at", "report")) as batch:
         batch.add_column(sa.Column("protocol", sa.String(64), nullable=False, server_default="coco-iou50.v1"))
     with op.batch_alter_table("evaluations") as batch:
         batch.alter_column("protocol", server_default=None)
     op.create_index("ix_reviews_prediction_id", "reviews", ["prediction_id"])
     op.create_index("ix_review_items_cell_id", "review_items", ["cell_id"])
+    op.create_index("ix_promotion_decisions_evaluation_id", "promotion_decisions", ["evaluation_id"])
     create_derived()
     fill_derived()
     create_training_images()
     fill_training_images()
     create_forgettings()
+
+
+def long_last(*order: str) -> dict[str, Any]:
+    """Rebuild a table on SQLite with these columns in this order.
+
+    SQLite reads through a value of megabytes to whatever follows it in the row; PostgreSQL keeps such values elsewhere.
+    """
+    if op.get_bind().dialect.name != "sqlite":
+        return {}
+    return {"recreate": "always", "partial_reordering": [order]}
 
 
 def create_derived() -> None:
@@ -165,6 +181,7 @@ def downgrade() -> None:
         op.drop_table(table)
     for table in ("predicted_counts", "label_counts", "current_labels"):
         op.drop_table(table)
+    op.drop_index("ix_promotion_decisions_evaluation_id", "promotion_decisions")
     op.drop_index("ix_review_items_cell_id", "review_items")
     op.drop_index("ix_reviews_prediction_id", "reviews")
     with op.batch_alter_table("evaluations") as batch:
@@ -172,6 +189,9 @@ def downgrade() -> None:
     with op.batch_alter_table("model_versions") as batch:
         batch.drop_column("newest_revision_id")
     op.drop_index("ix_images_patient", "images")
+    with op.batch_alter_table("cells") as batch:
+        batch.drop_constraint("uq_cells_key_image_id", type_="unique")
+        batch.create_unique_constraint("uq_cells_image_id_key", ["image_id", "key"])
     with op.batch_alter_table("images") as batch:
         batch.drop_column("taken_at")
         batch.drop_column("patient")

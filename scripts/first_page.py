@@ -1,0 +1,26 @@
+"""The dashboard's first page as a browser gets it, from a server inside this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fastapi.testclient import TestClient
+
+from backend.api.app import create_app
+from backend.credentials import load_credentials
+from backend.settings import Settings
+
+
+def first_page(url: str, home: Path) -> Callable[[], object]:
+    """A server of the record at this address, and somebody signed in: each call of the answer fetches the page.
+
+    home: a folder for the server's secrets. Nothing listens anywhere.
+    """
+    client = TestClient(create_app(Settings(home=home, database_url=url)))
+    client.post("/dashboard/login", data={"token": load_credentials(home).api_token}).raise_for_status()
+
+    def fetch() -> str:
+        return client.get("/dashboard").raise_for_status().text
+
+    return fetch
