@@ -202,7 +202,7 @@ def _spans() -> Select[*tuple[Any, ...]]:
 LABELS_AS_OF = View(
     "v_labels_as_of",
     "a span in which a cell had one label; those of a moment: valid_from <= moment AND (valid_to > moment OR valid_to "
-    "IS NULL). Ask it for some images or cells, by image_id or cell_id",
+    "IS NULL). Ask it by image_id or cell_id",
     _spans(),
     ("cell_id", "valid_from"),
     {"label": NO_CELL},

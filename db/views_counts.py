@@ -258,7 +258,7 @@ def _trained() -> Select[*tuple[Any, ...]]:
 
 IMAGE_EVENTS = View(
     "v_image_events",
-    "something that happened to an image. Ask it for one image",
+    "something that happened to an image. Ask it by image_id",
     union_all(_imported(), _predicted(), _queued(), _reviewed(), _trained()),
     ("image_id", "at", "event", "ref"),
     {

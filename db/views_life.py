@@ -248,7 +248,7 @@ def _trained() -> Select[*tuple[Any, ...]]:
 
 CELL_EVENTS = View(
     "v_cell_events",
-    "something that happened to a cell. Ask it for one cell",
+    "something that happened to a cell. Ask it by cell_id",
     union_all(_predicted(), _unseen(), _ranked(), _queued(), _suspected(), _answered(), _trained()),
     ("cell_id", "at", "event", "ref"),
     {

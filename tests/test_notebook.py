@@ -149,7 +149,7 @@ def test_parasitaemia_of_slides_is_the_truth(ran: Ran) -> None:
 
 
 def test_its_sql_runs_on_both_engines(database: Database) -> None:
-    values = {"cell": 1, "version": 1, "moment": at(25)}
+    values = {"cell": 1, "image": 1, "version": 1, "moment": at(25)}
     code = "\n".join(cell.source for cell in stored().cells if cell.cell_type == "code")
     calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
     asked = [call for call in calls if ast.unparse(call.func) == "ask"]

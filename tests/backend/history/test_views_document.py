@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from backend.history.questions import QUESTIONS
 from backend.history.views_document import renewed, rest_call, type_word
 from db import definitions
 from db.definitions import VIEWS
+from db.migrate import upgrade
 from db.session import Database
 from tests.backend.server import Bench
 from tests.made_history import make_history
@@ -52,8 +53,11 @@ def test_its_examples_run_on_sqlite(sqlite_database: Database) -> None:
 
 
 @pytest.fixture
-def analyst(database: Database) -> Iterator[Engine]:
-    """PostgreSQL with a history, as the document's role sees it after an upgrade made the views anew."""
+def analyst(new_postgres_database: Callable[[], str]) -> Iterator[Engine]:
+    """A new PostgreSQL database with a history, seen by the document's role after an upgrade made the views anew."""
+    url = new_postgres_database()
+    upgrade(url)
+    database = Database(url)
     with database.session() as session:
         make_history(session)
     with database.engine.begin() as connection:
@@ -65,6 +69,7 @@ def analyst(database: Database) -> Iterator[Engine]:
     engine.dispose()
     with database.engine.begin() as connection:
         _run(connection, "DROP OWNED BY analyst; DROP ROLE analyst;")
+    database.dispose()
 
 
 def _run(connection: Connection, sql: str) -> None:
@@ -73,7 +78,6 @@ def _run(connection: Connection, sql: str) -> None:
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_its_examples_and_its_role_on_postgresql(analyst: Engine) -> None:
     with analyst.connect() as connection:
         for name, sql in EXAMPLES.items():
