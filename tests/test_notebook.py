@@ -66,7 +66,8 @@ def ran(_migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
             transport="ipc",
             connection_file=f"{folder}/kernel.json",  # the sockets lie beside it: their paths must be short
         )
-        NotebookClient(notebook, km=kernel, timeout=120, resources={"metadata": {"path": str(FILE.parent)}}).execute()
+        client = NotebookClient(notebook, km=kernel, timeout=120, resources={"metadata": {"path": str(FILE.parent)}})
+        client.execute(cleanup_kc=True)  # else a kernel that was handed in lives on
     cells = {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
     yield Ran(database, fields, cells, json.loads(cells["tables"].outputs[0].text))
     database.dispose()
