@@ -75,6 +75,7 @@ def _strike(
         tombstones.count_more(session, forgetting_id, "images_of_the_ruler", take_out(session, hashes))
         names = tombstones.names(session, forgetting_id)
         struck.errors_of_runs(session, forgetting_id, hashes | names)
+        struck.imports(session, forgetting_id, {patient} | names)
 
 
 def _remove_rows(loop: Loop, forgetting_id: int, on_progress: OnProgress) -> None:

@@ -42,7 +42,7 @@ class Guard:
 GUARDS = (
     # A patient or a day may become known later; it never becomes another.
     Guard("images", "OLD.id", {"patient": "OLD.patient IS NULL", "taken_at": "OLD.taken_at IS NULL"}),
-    Guard("imports"),
+    Guard("imports", may_change={"source": _FORGETTING, "report": _FORGETTING}),
     Guard("frozen_splits", may_change={"content": _FORGETTING, "sha256": _FORGETTING}),
     Guard("cells", _OWN_IMAGE),
     Guard("model_versions", may_change={"status": "1 = 1", "manifest": _FORGETTING}),

@@ -400,7 +400,7 @@ class LabelRevision(Base):
     thread: Mapped[str] = mapped_column(String(128))
     cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"))
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
-    predicted_cell_id: Mapped[int | None] = mapped_column(ForeignKey("predicted_cells.id"))
+    predicted_cell_id: Mapped[int | None] = mapped_column(ForeignKey("predicted_cells.id"), index=True)
     action: Mapped[Action] = mapped_column(state(Action))
     label: Mapped[str | None] = mapped_column(String(32), index=True)
     x1: Mapped[float | None]  # px, xyxy; NULL for deleted and withdrawn
@@ -484,7 +484,7 @@ class ReviewItem(Base):
     slot: Mapped[Slot] = mapped_column(state(Slot), default=Slot.acquisition)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
     cell_id: Mapped[int | None] = mapped_column(ForeignKey("cells.id"))
-    predicted_cell_id: Mapped[int | None] = mapped_column(ForeignKey("predicted_cells.id"))  # what is asked about
+    predicted_cell_id: Mapped[int | None] = mapped_column(ForeignKey("predicted_cells.id"), index=True)  # asked about
     score: Mapped[float]  # expected value per second of the expert's time
     terms: Mapped[dict[str, Any]]  # everything `score` is made of
     reason: Mapped[str] = mapped_column(String(255), default="")
@@ -525,8 +525,8 @@ class Suspicion(Base):
     pair_id: Mapped[int] = mapped_column(ForeignKey("model_pairs.id"))
     cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"))
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
-    revision_id: Mapped[int | None] = mapped_column(ForeignKey("label_revisions.id"))  # the label in doubt
-    predicted_cell_id: Mapped[int | None] = mapped_column(ForeignKey("predicted_cells.id"))
+    revision_id: Mapped[int | None] = mapped_column(ForeignKey("label_revisions.id"), index=True)  # the label in doubt
+    predicted_cell_id: Mapped[int | None] = mapped_column(ForeignKey("predicted_cells.id"), index=True)
     kind: Mapped[str] = mapped_column(String(16))  # as in al_loop.suspicion
     score: Mapped[float]  # 0 to 1
     reason: Mapped[str] = mapped_column(String(255))
@@ -564,7 +564,7 @@ class Task(Base):
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
     ls_task_id: Mapped[int]
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
-    pushed_prediction_id: Mapped[int | None] = mapped_column(ForeignKey("predictions.id"))
+    pushed_prediction_id: Mapped[int | None] = mapped_column(ForeignKey("predictions.id"), index=True)
     pushed_ls_prediction_id: Mapped[int | None]
     pushed_score: Mapped[float | None]
     pushed_revision_id: Mapped[int | None]
@@ -582,7 +582,7 @@ class CellTask(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
     ls_task_id: Mapped[int]
-    item_id: Mapped[int] = mapped_column(ForeignKey("review_items.id"))
+    item_id: Mapped[int] = mapped_column(ForeignKey("review_items.id"), index=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
     cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"), index=True)
     pushed_ls_prediction_id: Mapped[int | None]

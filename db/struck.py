@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from db import forget
 from db.chunks import chunks
-from db.models import FrozenSplit, InboxEvent, ModelVersion, Project, TrainingRun
+from db.models import FrozenSplit, Import, InboxEvent, ModelVersion, Project, TrainingRun
 
 STRUCK = "[forgotten]"
 
@@ -51,6 +51,23 @@ def set_frozen_split(session: Session, frozen: FrozenSplit, content: dict[str, A
     """Give a frozen split what is left of it."""
     frozen.content, frozen.sha256 = content, sha256
     session.flush()
+
+
+def imports(session: Session, forgetting_id: int, words: Collection[str]) -> None:
+    """Strike names out of where imports came from, and examples that name one out of their reports: the counts stay."""
+    changed = 0
+    for row in session.scalars(select(Import).with_for_update()):
+        examples = row.report.get("examples", {})
+        kept = {
+            kind: [said if strike(words, said) == said else STRUCK for said in details]
+            for kind, details in examples.items()
+        }
+        source = strike(words, row.source)
+        if (source, kept) != (row.source, examples):
+            row.source, row.report = source, dict(row.report) | {"examples": kept, "source": source}
+            changed += 1
+    session.flush()
+    forget.count_more(session, forgetting_id, "imports", changed)
 
 
 def errors_of_runs(session: Session, forgetting_id: int, words: Collection[str]) -> None:

@@ -16,7 +16,7 @@ from al_loop.ruler import freeze_ruler
 from al_loop.snapshot import snapshot
 from al_loop.sync import sync
 from backend.crop_cache import CropCache
-from db import inbox, predictions, runs, suspicions, versions
+from db import images, inbox, predictions, runs, suspicions, versions
 from db.models import Base, Cell, Image, PredictedCell, Prediction, Task
 from db.session import Database
 from tests import builders
@@ -97,6 +97,9 @@ def _mention(workshop: Workshop, session: Any, patient: str, fields: list[Image]
         session, "ANNOTATION_CREATED", {"project": workshop.project.ls_project_id, "tasks": [task.ls_task_id]}
     )
     predictions.request(session, fields[2].id)
+    details = [f"{fields[0].name}: ring ({CORNERS[patient]}, 1, 1, 1)", "another.png: ring (5, 1, 1, 1)"]
+    report = {"source": f"/smears/{patient}", "examples": {"degenerate box": details}}
+    images.add_import(session, source=f"/smears/{patient}", dataset="bbbc041", report=report)
     query = select(Prediction.pair_id, PredictedCell).join(PredictedCell, PredictedCell.prediction_id == Prediction.id)
     pair_id, seen = session.execute(query.where(Prediction.image_id == fields[0].id).limit(1)).one()
     suspicions.add_suspicions(

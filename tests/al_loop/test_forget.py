@@ -29,10 +29,12 @@ STRUCK = {
     "frozen_splits",
     "training_runs",
     "inbox_events",
+    "imports",
 }  # rows or parts of them go, by other rules
 TOMBSTONES = {"forgettings", "forgotten_images"}
 POINTS = [
     *("INSERT INTO forgotten_images", "UPDATE model_versions", "UPDATE frozen_splits", "UPDATE training_runs"),
+    "UPDATE imports",
     *(f"DELETE FROM {table.name}" for table in removal.TABLES),
     "DELETE FROM inbox_events",
 ]
@@ -141,7 +143,11 @@ def test_nothing_is_left_however_often_it_was_killed(tmp_path: Path, database: D
     assert (tombstone.reason, tombstone.versions) == ("[forgotten] asked for it", [learned.version])
     assert tombstone.removed["files"] == len(fields)
     assert tombstone.removed["label_studio_tasks"] == len(tasks) + 1
-    assert tombstone.removed["inbox_events"] == tombstone.removed["errors_of_runs"] == 1
+    assert [tombstone.removed[name] for name in ("inbox_events", "errors_of_runs", "imports")] == [1, 1, 1]
+    assert [(row[1], row[3]["examples"]) for row in after["imports"]] == [
+        ("/smears/[forgotten]", {"degenerate box": ["[forgotten]", "another.png: ring (5, 1, 1, 1)"]}),
+        (before["imports"][1][1], before["imports"][1][3]["examples"]),
+    ]
     manifest = DatasetManifest.from_json(version.manifest)
     assert {image.sha256 for image in manifest.images}.isdisjoint(hashes)
     assert (manifest.sha256, len(manifest.images)) == (version.manifest_sha256, 1)

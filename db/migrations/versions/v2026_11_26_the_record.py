@@ -18,10 +18,19 @@ branch_labels = None
 depends_on = None
 
 # Of triggers and views (`db/definitions.py`).
-definitions = "7e7e02f14360eefee6c9b48dcebcaa6e174be7d5bc280d33897bc382d87b3983"
+definitions = "d558e65221f4db04ddbc41613a0b10e7f6bceae34fd241734720443362947436"
 
 JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
+# To remove a row, an engine looks for rows that refer to it: without an index, through the whole table each time.
+BEHIND_FOREIGN_KEYS = (
+    ("label_revisions", "predicted_cell_id"),
+    ("review_items", "predicted_cell_id"),
+    ("suspicions", "predicted_cell_id"),
+    ("suspicions", "revision_id"),
+    ("tasks", "pushed_prediction_id"),
+    ("cell_tasks", "item_id"),
+)
 
 
 def upgrade() -> None:
@@ -42,6 +51,8 @@ def upgrade() -> None:
     op.create_index("ix_reviews_prediction_id", "reviews", ["prediction_id"])
     op.create_index("ix_review_items_cell_id", "review_items", ["cell_id"])
     op.create_index("ix_promotion_decisions_evaluation_id", "promotion_decisions", ["evaluation_id"])
+    for table, column in BEHIND_FOREIGN_KEYS:
+        op.create_index(f"ix_{table}_{column}", table, [column])
     create_derived()
     fill_derived()
     create_training_images()
@@ -182,6 +193,8 @@ def downgrade() -> None:
     for table in ("predicted_counts", "label_counts", "current_labels"):
         op.drop_table(table)
     op.drop_index("ix_promotion_decisions_evaluation_id", "promotion_decisions")
+    for table, column in BEHIND_FOREIGN_KEYS:
+        op.drop_index(f"ix_{table}_{column}", table)
     op.drop_index("ix_review_items_cell_id", "review_items")
     op.drop_index("ix_reviews_prediction_id", "reviews")
     with op.batch_alter_table("evaluations") as batch:
