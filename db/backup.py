@@ -36,7 +36,8 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from db.bulk import Rows
-from db.models import Base, Image, Json, ModelVersion, RunStatus, TrainingRun, UtcDateTime, now
+from db.ids import highest_gone
+from db.models import Base, Forgetting, Image, Json, ModelVersion, RunStatus, TrainingRun, UtcDateTime, now
 from db.runs import OPEN
 from db.session import make_engine, parse_url
 
@@ -149,14 +150,15 @@ def fail_open_runs(connection: Connection, error: str) -> int:
 
 
 def count_on(connection: Connection, tables: Sequence[str]) -> None:
-    """Let new rows get ids after those that were put in, and let PostgreSQL learn what is in its tables."""
+    """Let new rows get ids after those that were put in or forgotten before, and let PostgreSQL learn its tables."""
     if connection.dialect.name != "postgresql":
         return
     quote = connection.dialect.identifier_preparer.quote
+    removals = connection.scalars(select(Forgetting.removed)).all() if "forgettings" in tables else []
     for name in tables:
         if any(column["name"] == "id" for column in inspect(connection).get_columns(name)):
-            newest = (
-                f"SELECT setval(pg_get_serial_sequence(:name, 'id'), max(id)) FROM {quote(name)} HAVING max(id) > 0"
-            )
-            connection.execute(text(newest), {"name": name})
+            newest = f"SELECT greatest(max(id), :gone) FROM {quote(name)}"
+            if highest := connection.scalar(text(newest), {"gone": highest_gone(removals, name)}):
+                sequence = text("SELECT setval(pg_get_serial_sequence(:name, 'id'), :highest)")
+                connection.execute(sequence, {"name": quote(name), "highest": highest})
         connection.execute(text(f"ANALYZE {quote(name)}"))

@@ -7,7 +7,7 @@ had: so a removal leaves behind the highest ids it removed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -19,16 +19,18 @@ HIGHEST = "highest"  # in `Forgetting.removed`: {table: the highest id that went
 OUTLIVING = (Image, LabelRevision, ReviewItem)
 
 
+def highest_gone(removals: Iterable[Mapping[str, Any]], table: str) -> int:
+    """The highest id that forgettings took from this table, 0 for none. removals: their `removed`."""
+    return max((removed.get(HIGHEST, {}).get(table, 0) for removed in removals), default=0)
+
+
 def give_ids(session: Session, rows: Sequence[Any]) -> None:
     """Number new rows of one of the `OUTLIVING`, if the database might give them ids that a removed row has had."""
     if not rows or session.get_bind().dialect.name != "sqlite":
         return
     model = type(rows[0])
-    gone = [
-        removed.get(HIGHEST, {}).get(model.__tablename__, 0) for removed in session.scalars(select(Forgetting.removed))
-    ]
-    if any(gone):
-        highest = max(*gone, session.scalar(select(func.max(model.id))) or 0)
+    if gone := highest_gone(session.scalars(select(Forgetting.removed)), model.__tablename__):
+        highest = max(gone, session.scalar(select(func.max(model.id))) or 0)
         for number, row in enumerate(rows, highest + 1):
             row.id = number
 

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import Column, Interval, MetaData, Table
 
 from db import backup
-from db.models import Base
+from db.ids import HIGHEST
+from db.models import Base, Forgetting
 from db.session import Database
 from tests.builders import add_image
 
@@ -45,6 +46,17 @@ def test_rows_are_read_in_their_order_while_others_write(database: Database) -> 
         assert backup.files(connection) == ([(first.file, first.sha256)], [])
     with database.session(read_only=True) as session:
         assert backup.filled_tables(session.connection()) == {"images": 2}
+
+
+def test_new_rows_come_after_restored_and_forgotten_ones(database: Database) -> None:
+    with database.session() as session:
+        kept = add_image(session).id
+        gone = kept + 50
+        removed = {HIGHEST: {"images": gone}}
+        session.add(Forgetting(patient_sha256="0" * 64, reason="asked to", versions=[], removed=removed))
+        session.flush()
+        backup.count_on(session.connection(), ["images", "forgettings"])
+        assert add_image(session).id == gone + 1
 
 
 def test_jobs_are_looked_for_and_nothing_is_made(tmp_path: Path, database_url: str) -> None:
