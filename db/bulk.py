@@ -16,6 +16,10 @@ from db.errors import RowsRefused
 
 Rows = Sequence[Sequence[Any]]
 
+# SQLite keeps 2 MB of pages. A load touches more of every index: with this much, 10 million cells took new predictions
+# half as fast again.
+CACHE_KIB = 65_536
+
 
 @contextmanager
 def loading(connection: Connection) -> Iterator[None]:
@@ -75,6 +79,7 @@ def _copy(connection: Connection, target: str, batches: Iterator[Rows]) -> int:
 
 
 def _execute_many(connection: Connection, target: str, batches: Iterator[Rows]) -> int:
+    connection.exec_driver_sql(f"PRAGMA cache_size = -{CACHE_KIB}")
     count = 0
     for batch in batches:
         marks = ", ".join("?" * len(batch[0]))

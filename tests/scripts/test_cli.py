@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from al_loop.benchmark_history import ENGINES
 from al_loop.export import WRITERS
 from al_loop.formats.detect import FORMATS
 from al_loop.judge import VIEWS
@@ -20,7 +21,7 @@ from backend.instances import ROLES
 from db import models
 from db.errors import NotFound
 from scripts import cli, console
-from scripts.options import ExportFormat, Format, Period, Role, Split, View
+from scripts.options import Engine, ExportFormat, Format, Period, Role, Split, View
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -85,6 +86,7 @@ def test_roles_offered_are_the_roles_there_are() -> None:
     assert [name.value for name in ExportFormat] == list(WRITERS)
     assert [name.value for name in Split] == [split.value for split in models.Split]
     assert [period.value for period in Period] == list(PERIODS)
+    assert [engine.value for engine in Engine] == list(ENGINES)
 
 
 @pytest.mark.parametrize(
