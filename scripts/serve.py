@@ -25,6 +25,7 @@ def serve(
     settings = read_settings()
     host, port = host or settings.host, port or settings.port
     require_free_port(host, port)
+    app = create_app(settings)
     where = f"http://{f'[{host}]' if ':' in host else host}:{port}/dashboard"
     print(f"dashboard  {where}  (sign in with the api_token of {credentials_file(settings.home)})", flush=True)
-    uvicorn.run(create_app(settings), host=host, port=port, log_level="warning")
+    uvicorn.run(app, host=host, port=port, log_level="warning")

@@ -70,7 +70,7 @@ def test_bad_images_and_records_are_counted_and_the_rest_goes_in(run: Run, smear
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "nothing there"), ({}, "BBBC041, IML or COCO"), ({"training.json": '{"a": ['}, "training.json is no JSON")],
+    [(None, "nothing there"), ({}, "bbbc041, iml, coco"), ({"training.json": '{"a": ['}, "training.json is no JSON")],
     ids=["absent", "empty", "damaged"],
 )
 def test_a_folder_that_is_no_data_set(run: Run, tmp_path: Path, content: dict[str, str] | None, words: str) -> None:
