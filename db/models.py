@@ -266,8 +266,10 @@ class TrainingImage(Base):
     """An image that a version was trained on, as its manifest lists it: for questions by image. Append-only."""
 
     __tablename__ = "training_images"
+    # With the version: hundreds may have learned from one image, and none of their rows is read.
+    __table_args__ = (Index("ix_training_images_image_id_version_id", "image_id", "version_id"),)
     version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), primary_key=True)
-    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True, index=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     complete: Mapped[bool]  # every cell of the field was known, not only those reviewed one by one
 
 

@@ -14,9 +14,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
 from al_loop import benchmark_history
+from db import cells as identities
 from db import labels
-from db.models import Base, Cell, LabelRevision, PredictedCell, Review, now
+from db.models import Action, Base, Cell, LabelRevision, ModelVersion, PredictedCell, Review, TrainingImage, now
 from db.session import Database
+from db.views_life import CELL_EVENTS
 from scripts import cli
 
 CELLS = {"sqlite": 100_000, "postgres": 50_000}
@@ -94,6 +96,27 @@ def test_the_history_has_the_proportions_it_says(session: Session, engine: str) 
 def test_what_follows_by_triggers_is_what_the_rule_says(session: Session) -> None:
     by_rule = Counter(label.label for label in labels.current_labels(session, as_of=now()) if label.label is not None)
     assert labels.class_counts(session) == by_rule
+
+
+def test_a_training_used_the_label_of_its_time(session: Session) -> None:
+    told = CELL_EVENTS.table.c
+    changed = select(LabelRevision.cell_id).where(LabelRevision.action == Action.withdrawn).limit(5)
+    for cell in session.scalars(changed).all():
+        events = session.execute(
+            select(told.version_id, told.label).where(told.cell_id == cell, told.event == "trained")
+        )
+        found = {version: label for version, label in events}
+        image = identities.get(session, cell).image_id
+        trainings = session.execute(
+            select(ModelVersion.id, ModelVersion.newest_revision_id)
+            .join(TrainingImage, TrainingImage.version_id == ModelVersion.id)
+            .where(TrainingImage.image_id == image)
+        ).all()
+        assert trainings
+        for version, newest in trainings[::20]:
+            known = labels.current_labels(session, [image], newest_revision_id=newest)
+            said = [label.label for label in known if label.cell_id == cell]
+            assert said == ([found[version]] if version in found else [])
 
 
 def test_it_wants_an_empty_database_of_the_engine_named(url: str, report: dict[str, Any]) -> None:

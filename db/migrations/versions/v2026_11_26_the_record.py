@@ -136,7 +136,7 @@ def create_training_images() -> None:
         sa.ForeignKeyConstraint(["version_id"], ["model_versions.id"], name="fk_training_images_version_id"),
         sa.ForeignKeyConstraint(["image_id"], ["images.id"], name="fk_training_images_image_id"),
     )
-    op.create_index("ix_training_images_image_id", "training_images", ["image_id"])
+    op.create_index("ix_training_images_image_id_version_id", "training_images", ["image_id", "version_id"])
 
 
 def fill_training_images() -> None:
