@@ -1,7 +1,7 @@
 """A made-up history of any size: years of imports, predictions, readings, trainings and decisions, in their order.
 
 Five hundred model versions of both roles, each trained on everything labelled by then and measured as a pair. Time
-runs in steps; a step is one transaction, as the work of a few days would be many.
+runs in steps of a few days; those of a long history are a transaction each.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from db.session import Database
 
 STEPS = VERSIONS // len(ROLES)
 DAYS = 1000.0
+ROWS = 30_000  # of a transaction, at least
 
 
 @dataclass(frozen=True)
@@ -50,27 +51,25 @@ def build_history(
     answers = AnswerWriter(writer, ingest, rng)
     models = ModelWriter(fields, ingest, rng)
     start, every = now() - timedelta(days=DAYS), timedelta(days=DAYS / STEPS)
-    with ingest.transaction():
-        models.add_versions(0, start)
+    models.add_versions(0, start)
     images = 1 + np.arange(len(fields.counts))
     ends = np.linspace(0, len(images), STEPS + 1).astype(int)
     looks = np.diff(np.linspace(0, AGAIN * len(images), STEPS + 1).astype(int))
     for step in range(STEPS):
         on_progress(step, STEPS)
         fresh, moment = images[ends[step] : ends[step + 1]], start + step * every
-        with ingest.transaction():
-            writer.add_images(fresh, moment)
-            writer.add_predictions(fresh, models.serving, moment)
-            unseen = images[: ends[step]][writer.pair[: ends[step]] != models.serving]
-            again = rng.choice(unseen, min(len(unseen), looks[step]), replace=False)
-            writer.add_predictions(again, models.serving, moment, MISSED)
-            answers.add_readings(fresh, models.ranking, moment)
-            models.note_readings(fresh)
-            if step + 1 < STEPS:
-                models.add_versions(answers.newest_revision, moment + every)
-    unread = images[fields.reading == Reading.none]
-    with ingest.transaction():
-        answers.add_waiting(rng.permutation(unread), models.ranking, now())
+        writer.add_images(fresh, moment)
+        writer.add_predictions(fresh, models.serving, moment)
+        unseen = images[: ends[step]][writer.pair[: ends[step]] != models.serving]
+        again = rng.choice(unseen, min(len(unseen), looks[step]), replace=False)
+        writer.add_predictions(again, models.serving, moment, MISSED)
+        answers.add_readings(fresh, models.ranking, moment)
+        models.note_readings(fresh)
+        if step + 1 < STEPS:
+            models.add_versions(answers.newest_revision, moment + every)
+        ingest.write(least=ROWS)
+    answers.add_waiting(rng.permutation(images[fields.reading == Reading.none]), models.ranking, now())
+    ingest.write()
     with database.engine.begin() as connection:
         count_on(connection, list(ingest.rows))
     database.dispose()

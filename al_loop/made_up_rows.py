@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from backend.instances import CLASSES
 from db.bulk import insert_rows
@@ -69,27 +67,28 @@ class Ingest:
         self.database = database
         self.rows: Counter[str] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._connection: Connection | None = None
+        self._waiting: defaultdict[str, Rows] = defaultdict(list)
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Everything added inside is committed at the end."""
+    def add(self, model: type[Base], added: Rows) -> None:
+        """Rows to write, behind those that came before."""
+        self._waiting[model.__tablename__] += added
+
+    def write(self, least: int = 1) -> None:
+        """Write what waits, in one transaction; not yet when it is less than so many rows."""
+        if sum(map(len, self._waiting.values())) < least:
+            return
         with self.database.engine.connect() as connection:
             transaction = connection.begin()
-            self._connection = connection
-            yield
+            for table in Base.metadata.sorted_tables:  # one that refers to others comes after them
+                added = self._waiting.pop(table.name, [])
+                batches = [added[start : start + BATCH] for start in range(0, len(added), BATCH)]
+                began = time.perf_counter()
+                if added:
+                    self.rows[table.name] += insert_rows(connection, table, batches)
+                    self.seconds[table.name] += time.perf_counter() - began
             began = time.perf_counter()
             transaction.commit()
             self.seconds[COMMIT] += time.perf_counter() - began
-
-    def add(self, model: type[Base], added: Rows) -> None:
-        """Write these rows, in their order."""
-        assert self._connection is not None
-        batches = [added[start : start + BATCH] for start in range(0, len(added), BATCH)]
-        began = time.perf_counter()
-        table = Base.metadata.tables[model.__tablename__]
-        self.rows[table.name] += insert_rows(self._connection, table, batches)
-        self.seconds[table.name] += time.perf_counter() - began
 
 
 class Pool:
