@@ -59,20 +59,19 @@ def test_new_rows_come_after_restored_and_forgotten_ones(database: Database) -> 
         assert add_image(session).id == gone + 1
 
 
-def test_jobs_are_looked_for_and_nothing_is_made(tmp_path: Path, database_url: str) -> None:
+def test_jobs_are_looked_for_and_nothing_is_made(tmp_path: Path, empty_url: str) -> None:
     assert not backup.has_jobs(f"sqlite:///{tmp_path / 'none.sqlite'}")
     assert not (tmp_path / "none.sqlite").exists()
-    assert not backup.has_jobs(database_url)
-    schema = "" if database_url.startswith("sqlite") else "dbos."
-    with Database(database_url).session() as session:
+    assert not backup.has_jobs(empty_url)
+    database = Database(empty_url)
+    schema = "" if empty_url.startswith("sqlite") else "dbos."
+    with database.session() as session:
         run = session.connection().exec_driver_sql
         if schema:
             run("CREATE SCHEMA dbos")
         run(f"CREATE TABLE {schema}workflow_status (workflow_uuid TEXT)")
-    assert not backup.has_jobs(database_url)
-    with Database(database_url).session() as session:
+    assert not backup.has_jobs(empty_url)
+    with database.session() as session:
         session.connection().exec_driver_sql(f"INSERT INTO {schema}workflow_status VALUES ('turn-6')")
-    assert backup.has_jobs(database_url)
-    if schema:
-        with Database(database_url).session() as session:
-            session.connection().exec_driver_sql("DROP SCHEMA dbos CASCADE")
+    assert backup.has_jobs(empty_url)
+    database.dispose()
