@@ -162,7 +162,7 @@ class ViewQuestion(Question):
     def _behind(self, columns: Any, values: list[Any]) -> ColumnElement[bool]:
         """Rows behind these values in the question's order."""
         if len(values) != len(self.order):
-            raise UnusableQuestion(_NO_CURSOR)
+            raise UnusableQuestion(NO_CURSOR)
         behind: list[ColumnElement[bool]] = []
         same: list[ColumnElement[bool]] = []
         for name, value in zip(self.order, values, strict=True):
@@ -174,7 +174,7 @@ class ViewQuestion(Question):
         return or_(*behind)
 
 
-_NO_CURSOR = "cursor: expected the `next` of an earlier answer, got something else"
+NO_CURSOR = "cursor: expected the `next` of an earlier answer, got something else"
 
 
 def _named(chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,11 +191,11 @@ def _read_cursor(cursor: str, question: str, chosen: Mapping[str, Any]) -> list[
         content = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         name, filters, values = content
     except (ValueError, TypeError):
-        raise UnusableQuestion(_NO_CURSOR) from None
+        raise UnusableQuestion(NO_CURSOR) from None
     if (name, filters) != (question, _named(chosen)):
         raise UnusableQuestion("cursor: expected the same question and filters as in the answer it came with")
     if not isinstance(values, list):
-        raise UnusableQuestion(_NO_CURSOR)
+        raise UnusableQuestion(NO_CURSOR)
     return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -17,7 +18,7 @@ from backend.history.periods import PERIODS
 from backend.instances import INFECTED
 from db.double_readings import double_readings
 from db.errors import UnusableQuestion
-from db.history import Filter, Page, Question
+from db.history import NO_CURSOR, Filter, Page, Question
 from db.models import Json
 from db.parasitaemia import counted_images
 from db.questions import IMAGE, PATIENT, SLIDE, find_image
@@ -30,14 +31,14 @@ Every: Any = StrEnum("Every", list(PERIODS))  # type: ignore[misc]
 class Computed(Question):
     """A question whose rows are computed anew for each page: a page begins after so many rows."""
 
+    @abstractmethod
     def rows(self, session: Session, chosen: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """All rows of the answer."""
-        raise NotImplementedError
 
     def _page(self, session: Session, chosen: Mapping[str, Any], limit: int, after: list[Any] | None) -> Page:
         start = 0 if after is None else after[0] if after else -1
         if not isinstance(start, int) or start < 0:
-            raise UnusableQuestion("cursor: expected the `next` of an earlier answer, got something else")
+            raise UnusableQuestion(NO_CURSOR)
         found = self.rows(session, chosen)
         more = start + limit < len(found)
         return found[start : start + limit], [start + limit] if more else None
