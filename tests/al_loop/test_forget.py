@@ -144,10 +144,12 @@ def test_nothing_is_left_however_often_it_was_killed(tmp_path: Path, database: D
     assert tombstone.removed["files"] == len(fields)
     assert tombstone.removed["label_studio_tasks"] == len(tasks) + 1
     assert [tombstone.removed[name] for name in ("inbox_events", "errors_of_runs", "imports")] == [1, 1, 1]
-    assert [(row[1], row[3]["examples"]) for row in after["imports"]] == [
-        ("/smears/[forgotten]", {"degenerate box": ["[forgotten]", "another.png: ring (5, 1, 1, 1)"]}),
-        (before["imports"][1][1], before["imports"][1][3]["examples"]),
-    ]
+    struck, kept = sorted(after["imports"], key=lambda row: row[0])  # `dump` sorts by text: there 10 comes before 9
+    assert (struck[1], struck[3]["examples"]) == (
+        "/smears/[forgotten]",
+        {"degenerate box": ["[forgotten]", "another.png: ring (5, 1, 1, 1)"]},
+    )
+    assert kept in before["imports"]
     manifest = DatasetManifest.from_json(version.manifest)
     assert {image.sha256 for image in manifest.images}.isdisjoint(hashes)
     assert (manifest.sha256, len(manifest.images)) == (version.manifest_sha256, 1)
