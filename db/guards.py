@@ -61,6 +61,9 @@ GUARDS = (
     Guard("evaluations", may_change={"report": _FORGETTING}),
     Guard("metrics"),
     Guard("promotion_decisions"),
+    Guard("schedules"),
+    Guard("drift_checks"),
+    Guard("canary_checks"),
     Guard(
         "forgettings",
         may_change={"finished_at": "OLD.finished_at IS NULL", "removed": "OLD.finished_at IS NULL"},

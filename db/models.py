@@ -637,19 +637,131 @@ class TrainingRun(Base):
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     role: Mapped[str] = mapped_column(String(16))
-    trigger: Mapped[str] = mapped_column(String(32))  # reviews | person | label-studio | first
+    trigger: Mapped[str] = mapped_column(String(32))  # reviews | cron | drift | person | label-studio | first
     detail: Mapped[dict[str, Any]]
     config: Mapped[dict[str, Any]]
+    retry_of: Mapped[int | None] = mapped_column(ForeignKey("training_runs.id"))  # its labels and its checkpoint
     status: Mapped[RunStatus] = mapped_column(state(RunStatus), default=RunStatus.queued)
     newest_revision_id: Mapped[int]  # labels up to here are trained on; later ones count for the next run
+    worker_id: Mapped[int | None] = mapped_column(ForeignKey("workers.id"))  # who works on it: nobody else writes to it
+    attempt: Mapped[int] = mapped_column(default=0)  # how many workers have taken it up
+    stage: Mapped[str] = mapped_column(String(16), default="")  # of `al_loop/cycle.py`
     step: Mapped[int] = mapped_column(default=0)
     steps: Mapped[int] = mapped_column(default=0)
     message: Mapped[str] = mapped_column(Text, default="")
+    checkpoint_sha256: Mapped[str | None] = mapped_column(String(64))  # in the shared store; NULL: only with its worker
     version_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
     error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+    started_at: Mapped[datetime | None]
+    ends_at: Mapped[datetime | None]  # an estimate, while it runs
     finished_at: Mapped[datetime | None]
+
+
+class Worker(Base):
+    """A process that takes work from queues. `beat` grows while it lives; a worker whose beat rests is declared dead.
+
+    Beats are counted, not dated: no two machines need the same clock, and a clock may jump.
+    """
+
+    __tablename__ = "workers"
+    __table_args__ = (CheckConstraint("ended IN ('stopped', 'died')", name="ended"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), unique=True)  # DBOS's executor id
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    queues: Mapped[list[Any]]  # of train, predict, sync
+    beat: Mapped[int] = mapped_column(default=0)
+    beat_at: Mapped[datetime] = mapped_column(default=now)
+    started_at: Mapped[datetime] = mapped_column(default=now)
+    ended: Mapped[str | None] = mapped_column(String(16))  # NULL: it lives, as far as anybody knows
+    ended_at: Mapped[datetime | None]
+
+
+class RunEvent(Base):
+    """A line of a training run's log, from whichever worker. A stage's first line carries its name and no level."""
+
+    __tablename__ = "run_events"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("training_runs.id"), index=True)
+    worker_id: Mapped[int | None] = mapped_column(ForeignKey("workers.id"))
+    stage: Mapped[str] = mapped_column(String(16))
+    level: Mapped[str] = mapped_column(String(16))  # info | warning | error; "stage" where a stage begins
+    message: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Schedule(Base):
+    """When a role is retrained without anybody asking: the newest row counts. Append-only."""
+
+    __tablename__ = "schedules"
+    __table_args__ = (CheckConstraint("role IN ('all_cells', 'infected')", name="role"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    role: Mapped[str] = mapped_column(String(16), index=True)
+    retrain_after: Mapped[float | None]  # weighted count of new reviewed cells; NULL: never for that
+    cron: Mapped[str | None] = mapped_column(String(128))  # five fields, UTC; NULL: never for that
+    on_drift: Mapped[bool]
+    cooldown_s: Mapped[float]
+    set_by: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class DriftCheck(Base):
+    """How far recent fields are from those a pair was accepted on, and by what. Append-only."""
+
+    __tablename__ = "drift_checks"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    pair_id: Mapped[int] = mapped_column(ForeignKey("model_pairs.id"), index=True)
+    drifted: Mapped[bool]
+    reasons: Mapped[list[Any]]
+    numbers: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ImageStain(Base):
+    """A field's colours: mean and standard deviation of the optical density per channel. Follows from the file."""
+
+    __tablename__ = "image_stains"
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    mean_red: Mapped[float]
+    mean_green: Mapped[float]
+    mean_blue: Mapped[float]
+    sd_red: Mapped[float]
+    sd_green: Mapped[float]
+    sd_blue: Mapped[float]
+
+
+class CanaryCheck(Base):
+    """How much experts correct a new pair beside its predecessor, on fields drawn at random. Append-only."""
+
+    __tablename__ = "canary_checks"
+    __table_args__ = (
+        CheckConstraint("kind IN ('replayed', 'live')", name="kind"),
+        CheckConstraint("verdict IN ('passed', 'watching', 'rolled_back')", name="verdict"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    pair_id: Mapped[int] = mapped_column(ForeignKey("model_pairs.id"), index=True)
+    predecessor_id: Mapped[int] = mapped_column(ForeignKey("model_pairs.id"))
+    kind: Mapped[str] = mapped_column(String(16))  # replayed: by answers already there; live: by answers to the pair
+    verdict: Mapped[str] = mapped_column(String(16))
+    reasons: Mapped[list[Any]]
+    numbers: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ApiToken(Base):
+    """A token of our API or dashboard, known by its hash alone. Each scope includes those before it."""
+
+    __tablename__ = "api_tokens"
+    __table_args__ = (CheckConstraint("scope IN ('read', 'review', 'operate')", name="scope"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(128))  # whose, or what for
+    scope: Mapped[str] = mapped_column(String(16))
+    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime | None]  # NULL: until it is revoked
+    revoked_at: Mapped[datetime | None]
 
 
 class Evaluation(Base):
@@ -687,7 +799,7 @@ class PromotionDecision(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), index=True)
     replaced_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
-    kind: Mapped[str] = mapped_column(String(16))  # gate | first | person | rollback
+    kind: Mapped[str] = mapped_column(String(16))  # gate | first | person | rollback | canary
     promote: Mapped[bool]
     reasons: Mapped[list[Any]]
     evaluation_id: Mapped[int | None] = mapped_column(ForeignKey("evaluations.id"), index=True)

@@ -22,7 +22,8 @@ def about(table: Table, image_ids: Collection[int]) -> ColumnElement[bool] | Non
     """The condition that a row of this table is about one of these images; None: the table knows of no images."""
     if table is IMAGES:
         return table.c.id.in_(image_ids)
-    keys = sorted(table.foreign_keys, key=lambda key: (key.column.table is not IMAGES, key.parent.name))
+    keys = [key for key in table.foreign_keys if key.column.table is not table]
+    keys.sort(key=lambda key: (key.column.table is not IMAGES, key.parent.name))
     for key in keys:
         of_parent = about(key.column.table, image_ids)
         if of_parent is not None:

@@ -17,7 +17,7 @@ from al_loop.snapshot import snapshot
 from al_loop.sync import sync
 from backend.crop_cache import CropCache
 from db import images, inbox, predictions, runs, suspicions, versions
-from db.models import Base, Cell, Image, PredictedCell, Prediction, Task
+from db.models import Base, Cell, Image, ImageStain, PredictedCell, Prediction, Task
 from db.session import Database
 from tests import builders
 from tests.al_loop.cell_workshop import answer_next, open_cells, push_both, sync_both
@@ -27,6 +27,7 @@ from tests.backend.smears import HEIGHT, WIDTH, png
 ONE, OTHER = "P-1", "P-2"
 CORNERS = {ONE: 3.328125, OTHER: 4.171875}  # px: x1 of every box of theirs, exact in every float
 SPLITS = ("train", "train", "train", "test", "validation")  # of a patient's images; the last train image waits
+COLOURS = ("mean_red", "mean_green", "mean_blue", "sd_red", "sd_green", "sd_blue")
 Rows = dict[str, list[tuple[Any, ...]]]
 
 
@@ -97,6 +98,7 @@ def _mention(workshop: Workshop, session: Any, patient: str, fields: list[Image]
         session, "ANNOTATION_CREATED", {"project": workshop.project.ls_project_id, "tasks": [task.ls_task_id]}
     )
     predictions.request(session, fields[2].id)
+    session.add(ImageStain(image_id=fields[0].id, **dict.fromkeys(COLOURS, 0.5)))
     details = [f"{fields[0].name}: ring ({CORNERS[patient]}, 1, 1, 1)", "another.png: ring (5, 1, 1, 1)"]
     report = {"source": f"/smears/{patient}", "examples": {"degenerate box": details}}
     images.add_import(session, source=f"/smears/{patient}", dataset="bbbc041", report=report)

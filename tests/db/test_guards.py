@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from db import migrate, versions
 from db.definitions import fingerprint
 from db.guards import GUARDS
-from db.migrations.versions import v2026_11_26_the_record as newest
+from db.migrations.versions import v2026_11_26_unattended as newest
 from db.models import Base, Forgetting, ForgottenImage, VersionStatus, now
 from db.runs import MetricRow, add_evaluation
 from db.session import Database, make_engine
@@ -27,6 +27,10 @@ CHANGING = {
     "cell_tasks",
     "inbox_events",
     "prediction_requests",
+    "workers",
+    "run_events",
+    "image_stains",
+    "api_tokens",
 }
 
 

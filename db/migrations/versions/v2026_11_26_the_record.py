@@ -17,9 +17,6 @@ down_revision: str | None = "2026_11_26_ways"
 branch_labels = None
 depends_on = None
 
-# Of triggers and views (`db/definitions.py`).
-definitions = "d558e65221f4db04ddbc41613a0b10e7f6bceae34fd241734720443362947436"
-
 JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
 # To remove a row, an engine looks for rows that refer to it: without an index, through the whole table each time.
