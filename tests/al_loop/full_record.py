@@ -11,13 +11,17 @@ from backend.store import FileStore
 from db import backup as record
 from db import versions
 from db.models import (
+    ApiToken,
     Base,
+    CanaryCheck,
     Cell,
     CellTask,
+    DriftCheck,
     Forgetting,
     ForgottenImage,
     FrozenSplit,
     Image,
+    ImageStain,
     Import,
     InboxEvent,
     LabelRevision,
@@ -30,18 +34,22 @@ from db.models import (
     RankedCell,
     Ranking,
     ReviewItem,
+    RunEvent,
     RunStatus,
+    Schedule,
     Suspicion,
     Task,
     TrainingImage,
     TrainingRun,
     Way,
+    Worker,
 )
 from db.runs import MetricRow, add_evaluation
 from db.session import Database
 from tests import builders
 from tests.builders import BOX, add_image, add_prediction, add_projects, add_version, say
 
+COLOURS = ("mean_red", "mean_green", "mean_blue", "sd_red", "sd_green", "sd_blue")
 PECULIAR = {"text": "Anophèles \\ \t\n '\" 🦟", "empty": [], "nothing": None, "number": 1e-7, "deep": [{"a": [1, 2.5]}]}
 
 
@@ -60,6 +68,8 @@ def fill(database: Database, store: FileStore) -> None:
         say(session, builders.add_cell(session, other), "schizont", "ls:1:3", minute=5, way=Way.cell)
         _add_queue(session, image, pair, prediction, seen[0])
         _add_trainings(session, pair, image)
+        _add_operations(session, pair)
+        session.add(ImageStain(image_id=image.id, **dict.fromkeys(COLOURS, 0.1)))
         session.add(Import(source="/smears", dataset="rendered", report=PECULIAR))
         session.add(FrozenSplit(name="test", sha256="1" * 64, content=PECULIAR))
         session.add(InboxEvent(action="ANNOTATION_CREATED", payload=PECULIAR))
@@ -114,6 +124,21 @@ def _add_trainings(session: Session, pair: ModelPair, image: Image) -> None:
         training = {"trigger": "person", "detail": {}, "config": PECULIAR, "newest_revision_id": 3}
         session.add(TrainingRun(role=role, status=RunStatus(status), version_id=pair.infected_id, **training))
         session.flush()
+
+
+def _add_operations(session: Session, pair: ModelPair) -> None:
+    worker = Worker(name="host-1", host="host", pid=1, queues=["train"], ended="died")
+    session.add(worker)
+    session.flush()
+    [run] = session.query(TrainingRun).filter_by(status=RunStatus.succeeded)
+    session.add(RunEvent(run_id=run.id, worker_id=worker.id, stage="train", level="info", message="100 steps"))
+    session.add(
+        Schedule(role="infected", retrain_after=25, cron="0 3 * * *", on_drift=True, cooldown_s=1, set_by="ada")
+    )
+    told = {"reasons": ["too much corrected"], "numbers": PECULIAR, "pair_id": pair.id}
+    session.add(DriftCheck(drifted=True, **told))
+    session.add(CanaryCheck(predecessor_id=pair.id, kind="live", verdict="rolled_back", **told))
+    session.add(ApiToken(name="a script", scope="read", token_sha256="4" * 64))
 
 
 def content(database: Database) -> dict[str, list[tuple[Any, ...]]]:
