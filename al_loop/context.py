@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from backend.credentials import Credentials
 from backend.label_studio.client import LabelStudio
+from backend.locks import Occupied, exclusive
 from backend.settings import Settings
 from backend.store import FileStore
+from db.advisory import advisory, holds
 from db.session import Database
 
 
@@ -31,6 +35,11 @@ class Loop:
         return LabelStudio(self.settings.label_studio_url, self.label_studio_token)
 
     @property
+    def embedded(self) -> bool:
+        """Whether the record is a SQLite file of this machine; else several machines may share it."""
+        return self.database.engine.dialect.name == "sqlite"
+
+    @property
     def features(self) -> Path:
         """Where a shared trunk's maps of training views are kept, for retrainings to come (`trunk_features.py`)."""
         return self.settings.home / "cache" / "trunk-features"
@@ -38,3 +47,19 @@ class Loop:
     def run_folder(self, run_id: int) -> Path:
         """Where a training run keeps its checkpoints until its weights are in the store."""
         return self.settings.home / "runs" / str(run_id)
+
+    @contextmanager
+    def alone(self, name: str, *, wait: bool = True) -> Iterator[Callable[[], bool]]:
+        """Hold the installation's lock of this name inside the block, against all its machines, processes and threads.
+
+        wait: until it is free; otherwise raises Occupied when somebody holds it. Gives a function that says whether it
+        is still held: PostgreSQL lets go when the connection breaks. The lock goes with the process, however it dies.
+        """
+        if self.embedded:
+            with exclusive(self.settings.home / f"{name}.lock", wait=wait):
+                yield lambda: True
+            return
+        with advisory(self.database.engine, name, wait=wait) as connection:
+            if connection is None:
+                raise Occupied(f"{name}: expected a free lock, another process of this installation holds it")
+            yield lambda: holds(connection)

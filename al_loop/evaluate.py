@@ -27,8 +27,8 @@ from backend.errors import NotEnoughData
 from backend.fuse import FusionConfig, fuse
 from backend.instances import CLASSES, ROLES, Instances
 from backend.preannotate import Pair
+from db.evaluations import MetricRow, add_evaluation, evaluation_of
 from db.models import ModelVersion
-from db.runs import MetricRow, add_evaluation, evaluation_of
 from db.session import Database
 from db.versions import active, get
 

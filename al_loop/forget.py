@@ -14,12 +14,10 @@ from collections.abc import Callable, Collection, Sequence
 
 from al_loop.context import Loop
 from al_loop.forget_report import ForgetReport, look, outcome
-from al_loop.push import push_lock
 from al_loop.ruler import take_out
 from backend.crop_cache import CropCache
 from backend.errors import CellloopError
 from backend.label_studio.client import LabelStudio
-from backend.locks import exclusive
 from db import forget as tombstones
 from db import projects, runs, struck
 from db.models import ForgottenImage
@@ -80,7 +78,7 @@ def _strike(
 
 def _remove_rows(loop: Loop, forgetting_id: int, on_progress: OnProgress) -> None:
     """An image at a time, so that nobody waits long. Meanwhile nothing is pushed, so every task is known."""
-    with exclusive(push_lock(loop)):
+    with loop.alone("push"):
         with loop.database.session(read_only=True) as session:
             waiting = tombstones.waiting(session, forgetting_id)
         for done, image_id in enumerate(waiting, start=1):

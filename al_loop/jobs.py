@@ -1,38 +1,56 @@
 """Durable jobs: one DBOS runtime per worker process, whose workflows survive the process.
 
-A workflow's finished steps are checkpointed in SQL, so a killed worker continues at the step that was cut off.
+A workflow's finished steps are checkpointed in SQL, so a killed worker's workflows go on at the step that was cut off:
+in the next worker of this home, or, where PostgreSQL holds the record, in any living worker (`al_loop/pulse.py`).
 `APPLICATION_VERSION` is ours, not DBOS's default hash of the code: a release that only mends a bug must pick up
 the runs its predecessor left. Change a workflow's steps and it gets a new name (`turn.v2`), never a new meaning.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
-from collections.abc import Iterator
+import secrets
+import socket
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from dbos import DBOS, DBOSConfig
 from sqlalchemy.engine import make_url
 
 from al_loop.context import Loop
-from backend.errors import WorkerRunning
+from al_loop.pulse import beating, lock_of
+from al_loop.run_log import logged_runs
+from backend.errors import UnknownQueue, WorkerRunning
 from backend.locks import Occupied, exclusive, is_held
+from backend.serving import PairCache
+from db import workers
 
 APPLICATION_VERSION = "1"
-EXECUTOR_ID = "worker"
+TRAIN, PREDICT, SYNC = "train", "predict", "sync"
+# Of each, a worker works on so much at a time: a GPU holds one training, and one pair that predicts.
+QUEUES = {TRAIN: 1, PREDICT: 1, SYNC: 1}
+LOOK_EVERY_S = 0.25  # how often a worker looks into each of its queues
 
-_loop: Loop | None = None
+
+@dataclass(frozen=True)
+class Runtime:
+    """What steps work with in this process. worker_id: who we are, in the record."""
+
+    loop: Loop
+    worker_id: int
+    pairs: PairCache
 
 
-def current_loop() -> Loop:
-    """The loop this process works for. Steps run on DBOS's threads and take only JSON, so it is held here."""
-    if _loop is None:
+_runtime: Runtime | None = None
+
+
+def runtime() -> Runtime:
+    """The runtime of this process. Steps run on DBOS's threads and take only JSON, so it is held here."""
+    if _runtime is None:
         raise RuntimeError("no durable runtime: call this inside `with durable(loop)`")
-    return _loop
+    return _runtime
 
 
 def system_database_url(home: Path, database_url: str) -> str:
@@ -48,7 +66,7 @@ def system_database_url(home: Path, database_url: str) -> str:
 
 @contextmanager
 def sole_worker(home: Path) -> Iterator[None]:
-    """Only one process may run the durable jobs of a home at a time: two would both resume what one has begun.
+    """Only one process may run the durable jobs of a home with SQLite: two would wait for each other's writes.
 
     Raises WorkerRunning. The lock goes with the process, however it dies.
     """
@@ -56,47 +74,69 @@ def sole_worker(home: Path) -> Iterator[None]:
         try:
             stack.enter_context(exclusive(_lock_file(home), wait=False))
         except Occupied:
-            raise WorkerRunning(f"{home}: expected no other worker, one is running; stop it first") from None
+            raise WorkerRunning(
+                f"{home}: expected no other worker, one is running; stop it first. Several need PostgreSQL, "
+                "see CELLLOOP_DATABASE_URL"
+            ) from None
         yield
 
 
-def worker_runs(home: Path) -> bool:
-    """Whether a worker runs the durable jobs of this home."""
-    return is_held(_lock_file(home))
+def worker_lives(loop: Loop, queue: str) -> bool:
+    """Whether a worker takes work from this queue now, on whatever machine."""
+    if loop.embedded and not is_held(_lock_file(loop.settings.home)):
+        return False
+    with loop.database.session(read_only=True) as session:
+        return any(queue in worker.queues for worker in workers.living(session))
 
 
 def _lock_file(home: Path) -> Path:
     return home / "worker.lock"
 
 
-def leave() -> NoReturn:
-    """End this process now. A training under way runs on a thread that Python would wait for, for hours perhaps;
-    the next worker continues it.
-    """
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+def checked(queues: Sequence[str]) -> list[str]:
+    """Names of queues, without repetitions. Raises UnknownQueue."""
+    unknown = [name for name in queues if name not in QUEUES]
+    if unknown or not queues:
+        raise UnknownQueue(f"queues: expected some of {', '.join(QUEUES)}, got {', '.join(unknown) or 'none'}")
+    return list(dict.fromkeys(queues))
 
 
 @contextmanager
-def durable(loop: Loop) -> Iterator[None]:
-    """Run DBOS inside the block. Workflows that a killed process left behind go on from their last step at once."""
-    global _loop
-    config = DBOSConfig(
-        name="cellloop",
-        system_database_url=system_database_url(loop.settings.home, loop.settings.database_url),
-        application_version=APPLICATION_VERSION,
-        executor_id=EXECUTOR_ID,
-        log_level="WARNING",
-        console_log_level="WARNING",
-    )
-    with sole_worker(loop.settings.home):
-        _loop = loop
+def durable(loop: Loop, queues: Sequence[str] = tuple(QUEUES)) -> Iterator[Runtime]:
+    """Be a worker inside the block: DBOS runs what these queues hold, here or as other workers left it.
+
+    Raises WorkerRunning, UnknownQueue.
+    """
+    global _runtime
+    queues = checked(queues)
+    host = socket.gethostname()
+    name = f"{host[:80]}-{os.getpid()}-{secrets.token_hex(4)}"
+    with ExitStack() as stack:
+        if loop.embedded:
+            stack.enter_context(sole_worker(loop.settings.home))
+        stack.enter_context(exclusive(lock_of(loop, name), wait=False))
+        with loop.database.session() as session:
+            worker_id = workers.register(session, name, host, os.getpid(), queues).id
+        _runtime = Runtime(loop, worker_id, PairCache(loop.database, loop.store, loop.settings.device))
+        config = DBOSConfig(
+            name="cellloop",
+            system_database_url=system_database_url(loop.settings.home, loop.settings.database_url),
+            application_version=APPLICATION_VERSION,
+            executor_id=name,
+            log_level="WARNING",
+            console_log_level="WARNING",
+        )
         DBOS(config=config)
+        DBOS.listen_queues(queues)
         DBOS.launch()
         try:
-            yield
+            for queue, at_once in QUEUES.items():
+                DBOS.register_queue(queue, worker_concurrency=at_once, polling_interval_sec=LOOK_EVERY_S)
+            with logged_runs(loop.database, worker_id), beating(loop, worker_id):
+                yield _runtime
         finally:
             DBOS.destroy()
-            _loop = None
+            with loop.database.session() as session:
+                workers.end(session, worker_id, "stopped")
+            lock_of(loop, name).unlink(missing_ok=True)
+            _runtime = None

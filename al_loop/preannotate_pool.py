@@ -9,10 +9,20 @@ from al_loop.context import Loop
 from backend.errors import CellloopError, FileStoreUnavailable
 from backend.serving import PairCache, Served, active_pair, predict_and_store
 from db import predictions
+from db.answers import ServingPair
 from db.errors import NotFound
 from db.models import Image
 
 log = logging.getLogger("cellloop.preannotate")
+
+
+def waiting(loop: Loop) -> tuple[ServingPair | None, Sequence[Image]]:
+    """The active pair, None before there is one, and the images of the pool that it has not predicted yet."""
+    pair = active_pair(loop.database)
+    if pair is None:
+        return None, []
+    with loop.database.session(read_only=True) as session:
+        return pair, predictions.missing(session, pair.id)
 
 
 def preannotate_pool(loop: Loop, on_progress: Callable[[int, int], None] = lambda done, total: None) -> int:
@@ -22,13 +32,10 @@ def preannotate_pool(loop: Loop, on_progress: Callable[[int, int], None] = lambd
     FileStoreUnavailable: then no image is at fault.
     """
     pairs = PairCache(loop.database, loop.store, loop.settings.device)
-    pair = active_pair(loop.database)
+    pair, missing = waiting(loop)
     if pair is None:
         pairs.current()  # says what to do
-        return 0
-    with loop.database.session(read_only=True) as session:
-        missing = predictions.missing(session, pair.id)
-    if not missing:
+    if pair is None or not missing:
         return 0  # without loading anything
     return preannotate_images(loop, pairs.of(pair), missing, on_progress)
 

@@ -27,8 +27,8 @@ from backend.errors import NotEnoughData
 from backend.instances import CLASSES
 from backend.store import FileStore, weights_file
 from db.errors import NotFound
+from db.evaluations import evaluation_of, get_evaluation
 from db.models import ModelVersion, PromotionDecision
-from db.runs import evaluation_of, get_evaluation
 from db.session import Database
 from db.versions import activate, active, active_pair, decisions, get, previous, reject
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from al_loop.context import Loop
@@ -22,7 +21,6 @@ from backend.label_studio.client import LabelStudio
 from backend.label_studio.label_config import LabelConfig, parse
 from backend.label_studio.protocol import UNRANKED_SCORE, priority_to_score
 from backend.label_studio.regions import to_regions
-from backend.locks import exclusive
 from backend.serving import active_pair, regions_of
 from db import answers, images, predictions, projects, queue, requests
 from db.models import Image, Project, Task, Way
@@ -43,11 +41,6 @@ def task_data(image: Image) -> dict[str, Any]:
     }
 
 
-def push_lock(loop: Loop) -> Path:
-    """The lock that every push of this home holds: tasks are not made while somebody counts on what there is."""
-    return loop.settings.home / "push.lock"
-
-
 def push(
     loop: Loop,
     label_studio: LabelStudio,
@@ -59,10 +52,10 @@ def push(
     """Give every image of the pool a task, the active pair's prediction and its place in the order.
 
     In a project of cells, every cell that waits: see `push_cells.py`.
-    wait: while another thread or process of this home pushes; otherwise raises Occupied.
+    wait: while another thread, process or machine pushes, or removes a patient; otherwise raises Occupied.
     Raises NoTrainedModel, LabelStudioUnavailable, LabelStudioRefused, FileStoreUnavailable.
     """
-    with exclusive(push_lock(loop), wait=wait):
+    with loop.alone("push", wait=wait):
         way = push_cells if project.way == Way.cell else _push
         return way(loop, label_studio, project, on_progress)
 

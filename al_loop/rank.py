@@ -31,6 +31,7 @@ from al_loop.reasons import reason
 from al_loop.second_readings import second_readings
 from backend.errors import NoTrainedModel
 from db import assignments, queue
+from db.evaluations import metrics_of, newest_evaluation
 from db.labels import class_counts, newest_revision_id
 from db.models import ReviewItem, Slot, Split, Way
 from db.packed import embeddings
@@ -38,7 +39,6 @@ from db.pool import WaitingImages, answered_cells, called_difficult, predicted_i
 from db.projects import ways
 from db.queue import CellRank, QueueEntry
 from db.reviews import recent_looks
-from db.runs import metrics_of, newest_evaluation
 from db.session import Database
 from db.versions import active_pair
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 from al_loop.context import Loop
 from al_loop.dataset import DatasetManifest, samples
 from al_loop.recipe import recipe
+from al_loop.run_checkpoints import Checkpoints
 from al_loop.snapshot import snapshot
 from al_loop.train import Progress, TrainedModel, train
 from al_loop.train_config import TrainingConfig
@@ -22,8 +23,8 @@ from backend.errors import NoTrainedModel
 from backend.pairs import STARTER, read_card, weights_name
 from backend.settings import Settings
 from backend.store import weights_file
-from db import runs, versions
-from db.models import RunStatus
+from db import run_events, runs, versions
+from db.models import RunStatus, now
 
 
 class RunCancelled(Exception):
@@ -89,30 +90,47 @@ def seen_by_base(config: TrainingConfig) -> dict[str, list[str]]:
 
 
 def train_run(
-    loop: Loop, run_id: int, on_progress: Callable[[Progress], None] = lambda progress: None
+    loop: Loop,
+    run_id: int,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    worker_id: int | None = None,
 ) -> tuple[TrainingConfig, DatasetManifest, TrainedModel]:
     """Train this run's detector, or this process's share of it; what with, on what, and the weights in its folder.
 
-    Resumes from the run's checkpoint. Only the leading process writes to the record. Raises NotEnoughData,
-    TrainingDiverged, OutOfMemory, RunCancelled.
+    Resumes from the run's checkpoint, fetched from the store that several machines share where another one wrote it.
+    Only the leading process writes to the record, as worker_id if that is given. Raises NotEnoughData,
+    TrainingDiverged, OutOfMemory, RunCancelled, TakenOver.
     """
     manifest = take_snapshot(loop, run_id)
     config, trunk = chosen_trunk(loop, training_config(loop.settings, manifest.role))
     config, base = chosen_base(loop, config)
+    checkpoints = Checkpoints(loop, run_id, worker_id)
+    with loop.database.session(read_only=True) as session:
+        afterwards = run_events.seconds_after(session, manifest.role, "train")
     alive = True
 
     def report(progress: Progress) -> None:
         nonlocal alive
+        left = progress.seconds_left + (afterwards or 0.0)
         with loop.database.session() as session:
-            alive = runs.progress(session, run_id, progress.step, progress.steps, progress.in_words())
+            alive = runs.progress(
+                session,
+                run_id,
+                progress.step,
+                progress.steps,
+                progress.in_words(),
+                worker_id=worker_id,
+                ends_at=now() + timedelta(seconds=left),
+            )
         on_progress(progress)
 
     with joined(pick_device(loop.settings.device)) as (_, device):
         trained = train(
             config,
             samples(manifest, loop.store),
-            out=loop.run_folder(run_id),
+            out=checkpoints.bring(),
             on_progress=report,
+            on_checkpoint=checkpoints.share,
             should_stop=lambda: not alive,
             device=device,
             trunk=trunk,
@@ -124,15 +142,22 @@ def train_run(
     return config, manifest, trained
 
 
-def retrain(loop: Loop, run_id: int, on_progress: Callable[[Progress], None] = lambda progress: None) -> int:
+def retrain(
+    loop: Loop,
+    run_id: int,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    worker_id: int | None = None,
+) -> int:
     """Train this run's detector and record it as a candidate version; its id.
 
     Repeating it after the end gives the same version. Raises what `train_run` raises.
     """
-    config, manifest, trained = train_run(loop, run_id, on_progress)
+    config, manifest, trained = train_run(loop, run_id, on_progress, worker_id)
     stored = loop.store.put_file("weights", trained.weights_path)
     used = environment(pick_device(loop.settings.device), current_ranks())
     with loop.database.session() as session:
+        if worker_id is not None:
+            runs.enter_stage(session, run_id, "train", worker_id)  # refuses a worker that was taken for dead
         known = versions.with_weights(session, manifest.role, stored.sha256, manifest.sha256)
         if known is not None:
             return known.id
@@ -152,4 +177,4 @@ def clean_up(loop: Loop, run_id: int) -> None:
     with loop.database.session(read_only=True) as session:
         ended = runs.get(session, run_id).status == RunStatus.succeeded
     if ended:
-        shutil.rmtree(loop.run_folder(run_id), ignore_errors=True)
+        Checkpoints(loop, run_id).remove()

@@ -38,13 +38,14 @@ WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands. loss: of this step; losses: its parts. seconds: in this process so far."""
+    """Where a training stands. loss: of this step; losses: its parts. seconds: in this process so far, and to go."""
 
     step: int
     steps: int
     loss: float
     losses: dict[str, float]
     seconds: float
+    seconds_left: float
     images_per_second: float
 
     def in_words(self) -> str:
@@ -68,6 +69,7 @@ def train(
     *,
     out: Path,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_checkpoint: Callable[[Path], None] = lambda path: None,
     should_stop: Callable[[], bool] = lambda: False,
     device: torch.device | str = "cpu",
     on_images: OnImages = lambda done, total: None,
@@ -77,8 +79,9 @@ def train(
 ) -> TrainedModel | None:
     """Train a detector on the samples and write its weights into `out`; None when told to stop before the end.
 
-    Goes on from the checkpoint in `out` if that stems from the same configuration and samples. on_images(done, total)
-    while images are decoded. trunk, base: needed when the configuration names one. about: kept in the weight file.
+    Goes on from the checkpoint in `out` if that stems from the same configuration and samples. on_checkpoint(path)
+    after one was written. on_images(done, total) while images are decoded. trunk, base: needed when the configuration
+    names one. about: kept in the weight file.
     Raises NotEnoughData without a single cell to learn, TrainingDiverged on a non-finite loss, OutOfMemory.
     """
     require_cells(config, samples)
@@ -114,10 +117,12 @@ def train(
         seconds = time.monotonic() - started
         speed = (done - first) * config.crops_per_step / max(seconds, 1e-9)
         if ranks.leads:
-            on_progress(Progress(done, config.steps, standing.losses[-1], values, seconds, speed))
+            left = seconds * (config.steps - done) / (done - first)
+            on_progress(Progress(done, config.steps, standing.losses[-1], values, seconds, left, speed))
         stop = ranks.tell(should_stop())
         if ranks.leads and (stop or done == config.steps or done % config.checkpoint_steps == 0):
             save_checkpoint(out / CHECKPOINT, identity, standing, model, optimizer, average.state)
+            on_checkpoint(out / CHECKPOINT)
         if stop and done < config.steps:
             ranks.follow()  # nobody goes on before the checkpoint is written
             return None

@@ -1,7 +1,8 @@
 """The worker: keeps the loop turning. Reads facts from SQL, acts, and sleeps while there is nothing to do.
 
 A webhook's wake-up is acted on within a fraction of a second; without any, Label Studio is asked every few seconds.
-Retrainings run on DBOS's threads, so that reviews keep coming in while one trains.
+Retrainings and predictions of the pool run on DBOS's threads, so that reviews keep coming in while one trains. Of all
+workers with the queue `sync`, on however many machines, one is the steward and ticks; the others stand by.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from dbos import DBOS, SetWorkflowID, WorkflowHandle
+from sqlalchemy.exc import SQLAlchemyError
 
 from al_loop.context import Loop
-from al_loop.cycle import follow, turn
-from al_loop.jobs import durable
+from al_loop.cycle import TURN, turn
+from al_loop.first_models import COMMAND
+from al_loop.follow import follow
+from al_loop.jobs import QUEUES, SYNC, TRAIN, durable, runtime
 from al_loop.preannotate_pool import preannotate_images
 from al_loop.push import push
 from al_loop.rank import rank
@@ -29,7 +33,7 @@ from backend.errors import CellloopError
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.protocol import START_TRAINING
 from backend.locks import Occupied
-from backend.serving import PairCache, active_pair
+from backend.serving import active_pair
 from db import inbox, predictions, projects, queue, runs
 from db.errors import RecordError
 from db.models import Project, ReviewStatus, RunStatus
@@ -42,6 +46,10 @@ RETRAINED_ROLE = "infected"
 # Reviews that give something back to the pool: only a ranking finds it again.
 RETURNING = {ReviewStatus.skipped.value, ReviewStatus.withdrawn.value}
 FOLLOW_AGAIN_S = 30.0  # rest after trouble with following: each attempt leaves a workflow's rows behind
+STAND_BY_S = 1.0  # how often a worker that is not the steward asks whether it should be
+# What DBOS calls a workflow that does not go on.
+ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+LOOK_AFTER_RUNS_S = 5.0  # how often the steward asks whether every open run still has a workflow
 
 
 class Worker:
@@ -50,13 +58,14 @@ class Worker:
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.studio: LabelStudio = loop.label_studio()
-        self.pairs = PairCache(loop.database, loop.store, loop.settings.device)
+        self.pairs = runtime().pairs
         self._next_poll = 0.0
         self._polls = 0
         self._following: WorkflowHandle[dict[str, Any]] | None = None
         self._unreadable: set[int] = set()
         self._shown: dict[int, str] = {}  # project -> the pair whose predictions Label Studio has
         self._ordered: dict[int, int] = {}  # project -> the ranking whose order Label Studio has
+        self._looked_after = -LOOK_AFTER_RUNS_S
         self._rests_until: dict[str, float] = {}
         self._complaints: dict[str, str] = {}
 
@@ -71,7 +80,7 @@ class Worker:
             self._order(pool_changed=predicted or bool(came & RETURNING))
         self._push_order()
         self._retrain_when_due()
-        self._start_queued()
+        self._look_after_runs()
         self._attempt("following the serving pair", self._follow_pair, rest_s=FOLLOW_AGAIN_S)
 
     def _order(self, pool_changed: bool) -> None:
@@ -169,12 +178,28 @@ class Worker:
         if run is not None:
             log.info("training run %d opened by %s %s", run.id, trigger, detail)
 
-    def _start_queued(self) -> None:
+    def _look_after_runs(self) -> None:
+        """Give every queued run its workflow; fail one whose workflow has ended and left it open."""
         with self.loop.database.session(read_only=True) as session:
-            run = runs.open_of(session, RETRAINED_ROLE)
-        if run is not None and run.status == RunStatus.queued:
-            with SetWorkflowID(f"turn-{run.id}"):  # an id that exists is not started twice
-                DBOS.start_workflow(turn, run.id)
+            ours = [run for run in runs.all_open(session) if run.trigger != COMMAND]
+        overdue = time.monotonic() - self._looked_after >= LOOK_AFTER_RUNS_S
+        if overdue:
+            self._looked_after = time.monotonic()
+        for run in ours:
+            if run.status == RunStatus.queued or overdue:
+                workflow = f"{TURN}-{run.id}"
+                known = DBOS.get_workflow_status(workflow)
+                if known is None:
+                    with SetWorkflowID(workflow):  # an id that exists is not started twice
+                        DBOS.enqueue_workflow(TRAIN, turn, run.id)
+                elif known.status in ENDED:
+                    self._fail_left_open(run.id, known.status)
+
+    def _fail_left_open(self, run_id: int, status: str) -> None:
+        with self.loop.database.session() as session:
+            if runs.get(session, run_id).finished_at is None:
+                runs.fail(session, run_id, f"its workflow ended as {status}; cellloop runs retry {run_id} tries again")
+                log.error("training run %d was left open by its workflow, which ended as %s", run_id, status)
 
     def _follow_pair(self) -> bool:
         """Predict, rank and show what the serving pair has not: after an import, a rollback, a person's promotion.
@@ -201,7 +226,7 @@ class Worker:
             return False
         behind = ranking is None or ranking.pair_id != pair.id or bool(self._unpredicted() - self._unreadable)
         if behind or any(self._shown.get(project.id) != pair.name for project in known):
-            self._following = DBOS.start_workflow(follow)
+            self._following = DBOS.enqueue_workflow(SYNC, follow, None)
             return False
         return True
 
@@ -211,12 +236,30 @@ class Worker:
             return {image.id for image in predictions.missing(session, pair.id)} if pair is not None else set()
 
 
-def run_worker(loop: Loop, stop: threading.Event) -> None:
-    """Tick until `stop` is set. A run in progress is continued at its last step by the next worker."""
-    with durable(loop):
-        worker = Worker(loop)
-        log.info("worker is up")
+def run_worker(loop: Loop, stop: threading.Event, queues: Sequence[str] = tuple(QUEUES)) -> None:
+    """Take work from these queues until `stop` is set; with `sync` among them, tick while nobody else does.
+
+    What is in progress then is continued at its last step by another worker, or the next one.
+    """
+    with durable(loop, queues):
+        log.info("worker is up, queues: %s", ", ".join(queues))
         while not stop.is_set():
-            worker.tick()
-            stop.wait(TICK_S)
+            if SYNC in queues:
+                _be_steward(loop, stop)
+            stop.wait(STAND_BY_S)
     log.info("worker stopped")
+
+
+def _be_steward(loop: Loop, stop: threading.Event) -> None:
+    """Tick until `stop` is set or the lock is lost; return at once while another worker holds it."""
+    try:
+        with loop.alone("steward", wait=False) as held:
+            worker = Worker(loop)
+            log.info("this worker syncs, ranks and starts retrainings")
+            while not stop.is_set() and held():
+                worker.tick()
+                stop.wait(TICK_S)
+    except Occupied:
+        return
+    except SQLAlchemyError as error:
+        log.warning("the database does not answer: %s; nothing is lost, trying again", str(error).split("\n")[0])

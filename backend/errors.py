@@ -99,7 +99,11 @@ class DatabaseNotMigrated(CellloopError):
 
 
 class WorkerRunning(CellloopError):
-    """A second worker was to run the durable jobs of one home."""
+    """A second worker was to run the durable jobs of one home with SQLite."""
+
+
+class UnknownQueue(CellloopError):
+    """A worker was to take work from a queue that there is not."""
 
 
 class NotConnected(CellloopError):

@@ -37,3 +37,7 @@ class ImageForgotten(RecordError):
 
 class PatientInUse(RecordError):
     """A patient was to be forgotten while a training works with the images."""
+
+
+class TakenOver(RecordError):
+    """A worker writes about a run that another worker has taken over."""

@@ -1,33 +1,24 @@
-"""Training runs from trigger to end, and what was measured."""
+"""Training runs from trigger to end.
+
+A worker that works on a run names itself with every change. One that was taken for dead, and wakes up after another has
+taken the run over, is told so instead of writing.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from db.errors import IllegalTransition, NotFound
+from db.errors import IllegalTransition, NotFound, TakenOver
 from db.labels import newest_revision_id
-from db.models import RUN_TRANSITIONS, Evaluation, Metric, RunStatus, TrainingRun, now
+from db.models import RUN_TRANSITIONS, RunStatus, TrainingRun, Worker, now
 
 OPEN = (RunStatus.queued, RunStatus.running)
-
-
-@dataclass(frozen=True)
-class MetricRow:
-    """One number with its 95 % interval; None where undefined (NaN is taken for None)."""
-
-    name: str
-    value: float | None
-    n: int
-    class_name: str = ""  # "" for pooled numbers
-    low: float | None = None
-    high: float | None = None
 
 
 def open_run(
@@ -51,6 +42,25 @@ def open_run(
             raise
         return None  # another process was faster
     return run
+
+
+def retry(session: Session, run_id: int, why: str) -> TrainingRun | None:
+    """Queue a run that failed or was cancelled once more: on the same labels, from its last checkpoint.
+
+    None when a run of this role is open already. Raises NotFound, IllegalTransition.
+    """
+    last = get(session, run_id)
+    if last.status not in (RunStatus.failed, RunStatus.cancelled):
+        raise IllegalTransition(
+            f"training run {run_id} is {last.status.value}: expected one that failed or was cancelled to retry"
+        )
+    again = open_run(session, last.role, "person", {"why": why, "retry": run_id}, last.config)
+    if again is not None:
+        again.newest_revision_id = last.newest_revision_id
+        again.retry_of = last.retry_of or last.id
+        again.checkpoint_sha256 = last.checkpoint_sha256
+        session.flush()
+    return again
 
 
 def get(session: Session, run_id: int) -> TrainingRun:
@@ -82,12 +92,27 @@ def runs(session: Session) -> Sequence[TrainingRun]:
     return session.scalars(select(TrainingRun).order_by(TrainingRun.id)).all()
 
 
-def _move(session: Session, run_id: int, status: RunStatus, **changes: Any) -> TrainingRun:
-    """Take a run one step further. Staying in the same state is a repeated job step and changes nothing."""
+def recent(session: Session, limit: int) -> Sequence[TrainingRun]:
+    """The newest runs, newest first."""
+    return session.scalars(select(TrainingRun).order_by(TrainingRun.id.desc()).limit(limit)).all()
+
+
+def _held(session: Session, run_id: int, worker_id: int | None) -> TrainingRun:
+    """The run, held against other writers and freshly read. Raises NotFound, and TakenOver where it is another's."""
     query = select(TrainingRun).where(TrainingRun.id == run_id).with_for_update(key_share=True)
     run = session.scalar(query.execution_options(populate_existing=True))
     if run is None:
         return get(session, run_id)  # raises NotFound
+    if worker_id is not None and run.worker_id != worker_id:
+        raise TakenOver(f"training run {run_id}: expected to be its worker, another one has taken it over")
+    return run
+
+
+def _move(
+    session: Session, run_id: int, status: RunStatus, worker_id: int | None = None, **changes: Any
+) -> TrainingRun:
+    """Take a run one step further. Staying in the same state is a repeated job step and changes nothing."""
+    run = _held(session, run_id, worker_id)
     if run.status == status:
         return run
     if status not in RUN_TRANSITIONS[run.status]:
@@ -106,105 +131,84 @@ def _move(session: Session, run_id: int, status: RunStatus, **changes: Any) -> T
 
 def start_run(session: Session, run_id: int, steps: int = 0) -> TrainingRun:
     """queued -> running."""
-    return _move(session, run_id, RunStatus.running, steps=steps)
+    return _move(session, run_id, RunStatus.running, steps=steps, started_at=now())
 
 
-def progress(session: Session, run_id: int, step: int, steps: int, message: str = "") -> bool:
-    """Note how far a run is. False when it no longer runs (somebody cancelled it): stop training."""
+def take_up(session: Session, run_id: int, worker_id: int) -> TrainingRun:
+    """Let this worker, and no other, work on a run from now on; queued -> running. An ended run stays as it is.
+
+    Raises TakenOver when the worker has been ended.
+    """
+    run = _held(session, run_id, None)
+    if run.status not in OPEN:
+        return run
+    alive = select(Worker.id).where(Worker.id == worker_id, Worker.ended.is_(None)).with_for_update(key_share=True)
+    if session.scalar(alive) is None:
+        raise TakenOver(f"training run {run_id}: expected a living worker, this one was taken for dead")
+    if run.status == RunStatus.queued:
+        run.status, run.started_at = RunStatus.running, now()
+    if run.worker_id != worker_id:
+        run.worker_id, run.attempt = worker_id, run.attempt + 1
+    session.flush()
+    return run
+
+
+def progress(
+    session: Session,
+    run_id: int,
+    step: int,
+    steps: int,
+    message: str = "",
+    *,
+    worker_id: int | None = None,
+    ends_at: datetime | None = None,
+) -> bool:
+    """Note how far a run is. False when it no longer runs (somebody cancelled it): stop training.
+
+    worker_id: who says so. Raises TakenOver when another works on it.
+    """
+    query = update(TrainingRun).where(TrainingRun.id == run_id, TrainingRun.status == RunStatus.running)
+    if worker_id is not None:
+        query = query.where(TrainingRun.worker_id == worker_id)
     changed = session.execute(
-        update(TrainingRun)
-        .where(TrainingRun.id == run_id, TrainingRun.status == RunStatus.running)
-        .values(step=step, steps=steps, message=message, updated_at=now())
+        query.values(step=step, steps=steps, message=message, updated_at=now(), ends_at=ends_at)
         .returning(TrainingRun.id)
         .execution_options(synchronize_session="fetch")
     )
-    return changed.first() is not None
+    if changed.first() is not None:
+        return True
+    _held(session, run_id, worker_id)
+    return False
 
 
-def finish(session: Session, run_id: int, version_id: int, message: str = "") -> TrainingRun:
-    """running -> succeeded, with the version it made."""
-    return _move(session, run_id, RunStatus.succeeded, version_id=version_id, message=message)
+def enter_stage(session: Session, run_id: int, stage: str, worker_id: int) -> TrainingRun:
+    """Note which stage a run has come to. Raises TakenOver when another works on it."""
+    run = _held(session, run_id, worker_id)
+    run.stage = stage
+    session.flush()
+    return run
 
 
-def fail(session: Session, run_id: int, error: str) -> TrainingRun:
-    """queued or running -> failed, with what a person needs to know."""
-    return _move(session, run_id, RunStatus.failed, error=error)
+def set_checkpoint(session: Session, run_id: int, sha256: str, worker_id: int) -> str | None:
+    """Note which checkpoint in the shared store to go on from; the one before. Raises TakenOver."""
+    run = _held(session, run_id, worker_id)
+    before, run.checkpoint_sha256 = run.checkpoint_sha256, sha256
+    session.flush()
+    return before
+
+
+def finish(
+    session: Session, run_id: int, version_id: int, message: str = "", worker_id: int | None = None
+) -> TrainingRun:
+    """running -> succeeded, with the version it made. Raises TakenOver when another works on it."""
+    return _move(session, run_id, RunStatus.succeeded, worker_id, version_id=version_id, message=message, ends_at=None)
+
+
+def fail(session: Session, run_id: int, error: str, worker_id: int | None = None) -> TrainingRun:
+    """queued or running -> failed, with what a person needs to know. Raises TakenOver when another works on it."""
+    return _move(session, run_id, RunStatus.failed, worker_id, error=error, ends_at=None)
 
 
 def cancel(session: Session, run_id: int, message: str = "") -> TrainingRun:
     """queued or running -> cancelled. The training notices at its next `progress`."""
-    return _move(session, run_id, RunStatus.cancelled, message=message)
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def add_evaluation(
-    session: Session,
-    pair_id: int,
-    split: str,
-    split_sha256: str,
-    report: dict[str, Any],
-    metrics: Iterable[MetricRow],
-) -> Evaluation:
-    """Store what a pair scored on a split, with its numbers as rows for questions over time."""
-    evaluation = Evaluation(pair_id=pair_id, split=str(split), split_sha256=split_sha256, report=report)
-    session.add(evaluation)
-    session.flush()
-    session.add_all(
-        Metric(
-            evaluation_id=evaluation.id,
-            name=metric.name,
-            class_name=metric.class_name,
-            value=_number(metric.value),
-            low=_number(metric.low),
-            high=_number(metric.high),
-            n=int(metric.n),
-        )
-        for metric in metrics
-    )
-    session.flush()
-    return evaluation
-
-
-def evaluation_of(session: Session, pair_id: int, split_sha256: str) -> Evaluation | None:
-    """The newest evaluation of this pair on exactly this split, so that none is computed twice."""
-    query = select(Evaluation).where(Evaluation.pair_id == pair_id, Evaluation.split_sha256 == split_sha256)
-    return session.scalar(query.order_by(Evaluation.id.desc()).limit(1))
-
-
-def metrics_of(session: Session, evaluation_id: int) -> dict[tuple[str, str], MetricRow]:
-    """The numbers of an evaluation by (name, class name)."""
-    rows = session.scalars(select(Metric).where(Metric.evaluation_id == evaluation_id).order_by(Metric.id))
-    return {
-        (row.name, row.class_name): MetricRow(row.name, row.value, row.n, row.class_name, row.low, row.high)
-        for row in rows
-    }
-
-
-def reliability_of(session: Session, evaluation_id: int) -> dict[str, dict[str, list[float]]]:
-    """Reliability curves of an evaluation by group ("infected", "suspected", "top", "cell"), without its whole report.
-
-    Of each: "claimed" (mean probability), "observed" (share that it was so) and "n" (detections), by bin of equal mass.
-    Empty where none were stored, as in evaluations of earlier times. Raises NotFound.
-    """
-    query = select(Evaluation.report["reliability"]).where(Evaluation.id == evaluation_id)
-    found = session.execute(query).one_or_none()
-    if found is None:
-        raise NotFound(f"expected an evaluation with id {evaluation_id}, found none")
-    return found[0] or {}
-
-
-def newest_evaluation(session: Session, pair_id: int) -> Evaluation | None:
-    """The newest evaluation of this pair on any split."""
-    query = select(Evaluation).where(Evaluation.pair_id == pair_id).order_by(Evaluation.id.desc()).limit(1)
-    return session.scalar(query)
-
-
-def get_evaluation(session: Session, evaluation_id: int) -> Evaluation:
-    """The evaluation with this id. Raises NotFound."""
-    evaluation = session.get(Evaluation, evaluation_id)
-    if evaluation is None:
-        raise NotFound(f"expected an evaluation with id {evaluation_id}, found none")
-    return evaluation
+    return _move(session, run_id, RunStatus.cancelled, message=message, ends_at=None)

@@ -27,7 +27,7 @@ def of_version(version: int | None, json_file: str) -> None:
     """A version with the other role's active one on the frozen test split, kept in the record."""
     from al_loop.evaluate import evaluate_candidate
     from al_loop.seen_images import warnings_of_version
-    from db import runs, versions
+    from db import evaluations, versions
     from scripts.composition import open_loop
 
     loop = open_loop()
@@ -40,7 +40,7 @@ def of_version(version: int | None, json_file: str) -> None:
     if evaluation is None:
         console.fail("expected a frozen test split and an active version of the other role; see: cellloop doctor")
     with loop.database.session(read_only=True) as session:
-        metrics = list(runs.metrics_of(session, evaluation).values())
+        metrics = list(evaluations.metrics_of(session, evaluation).values())
     warnings = warnings_of_version(loop.database, chosen.id)
     print(*warnings, sep="\n", end="\n" if warnings else "", file=sys.stderr)
     metrics_shown = [asdict(m) for m in metrics]

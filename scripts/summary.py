@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from al_loop.context import Loop
 from backend.credentials import credentials_file
 from backend.instances import DIFFICULT, INFECTED
-from db import labels, projects, reviews, runs, versions
+from db import evaluations, labels, projects, reviews, versions
 from db.models import Project, PromotionDecision, TrainingRun, Way
 
 
@@ -64,7 +64,7 @@ def _decided(session: Session, run: TrainingRun) -> list[tuple[str, Any]]:
     if not decisions:
         return [("gate", "no decision")]
     decision = decisions[-1]
-    metrics = runs.metrics_of(session, decision.evaluation_id) if decision.evaluation_id else {}
+    metrics = evaluations.metrics_of(session, decision.evaluation_id) if decision.evaluation_id else {}
     recall = metrics.get(("infected_recall_at_0.5fp", ""))
     serving = versions.active(session, run.role)
     return [

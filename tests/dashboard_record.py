@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 
 from backend.instances import CLASSES, DIFFICULT, INFECTED
 from backend.store import FileStore
-from db import cells, images, labels, predictions, queue, reviews, runs
+from db import cells, evaluations, images, labels, predictions, queue, reviews, runs
+from db.evaluations import MetricRow
 from db.models import (
     Action,
     Image,
@@ -35,7 +36,6 @@ from db.models import (
     Way,
 )
 from db.queue import QueueEntry
-from db.runs import MetricRow
 from tests import builders
 from tests.dashboard_fields import Box, Field, See, guess, truth_at
 
@@ -154,7 +154,7 @@ class Month:
         for name, start, n in zip(CLASSES, (0.92, 0.5, 0.35, 0.22, 0.18, 0.7), (2700, 90, 48, 14, 11, 0), strict=True):
             values.append(_metric("ap50", name, start + (0.95 - start) * 0.75 * progress if n else None, n))
         report = {"images": 40, "values": [], "matches": {"infected": self._matches(), RED: self._matches()}}
-        evaluation = runs.add_evaluation(self.session, pair.id, "test", builders.sha256("ruler"), report, values)
+        evaluation = evaluations.add_evaluation(self.session, pair.id, "test", builders.sha256("ruler"), report, values)
         return recall, evaluation.id
 
     def _matches(self) -> dict[str, list[float]]:

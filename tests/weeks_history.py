@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from backend.instances import CLASSES, INFECTED
-from db import labels, predictions, queue, runs, versions
+from db import evaluations, labels, predictions, queue, versions
+from db.evaluations import MetricRow
 from db.models import Action, Image, LabelRevision, ModelPair, PredictedCell, Prediction, Slot, Way
 from db.predictions import CellRow
 from db.queue import QueueEntry
-from db.runs import MetricRow
 from tests.builders import add_cell, add_image, add_review, add_version, at, cell_row, dated, sha256
 from tests.made_history import MadeHistory, make_history
 
@@ -197,7 +197,7 @@ class _Weeks:
             metrics = [_metric("infected_recall_at_0.5fp", "", recall, 119)]
             metrics += [_metric("ap50", name, most * recall**0.5, n) for name, (most, n) in AP50.items()]
             metrics.append(MetricRow("ap50", None, 0, "leukocyte"))
-            evaluation = runs.add_evaluation(self.session, pair.id, "test", sha256("ruler"), {}, metrics)
+            evaluation = evaluations.add_evaluation(self.session, pair.id, "test", sha256("ruler"), {}, metrics)
         with dated(self.session, at(minute + 5)):
             if week == REFUSED:
                 why = f"infected recall {recall:.2f}: it may be worse by more than 0.02"

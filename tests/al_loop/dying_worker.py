@@ -11,7 +11,7 @@ from typing import Any
 
 from al_loop import evaluate, promote
 from al_loop.context import Loop
-from al_loop.jobs import leave
+from al_loop.pulse import leave
 from al_loop.worker import run_worker
 from backend.credentials import load_credentials
 from backend.settings import Settings

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from backend.store import FileStore
 from db import backup as record
 from db import versions
+from db.evaluations import MetricRow, add_evaluation
 from db.models import (
     ApiToken,
     Base,
@@ -44,7 +45,6 @@ from db.models import (
     Way,
     Worker,
 )
-from db.runs import MetricRow, add_evaluation
 from db.session import Database
 from tests import builders
 from tests.builders import BOX, add_image, add_prediction, add_projects, add_version, say

@@ -26,7 +26,7 @@ from backend.instances import CLASS_INDEX, Instances
 from backend.preannotate import Pair
 from backend.settings import Settings
 from backend.store import FileStore
-from db import images, runs, versions
+from db import evaluations, images, runs, versions
 from db.cells import add_cell
 from db.errors import NotFound
 from db.models import Action, Image, PromotionDecision, VersionStatus
@@ -155,26 +155,26 @@ def test_candidate_and_incumbent_are_measured_once_each_on_the_same_ruler(loop: 
     assert evaluate_candidate(loop, candidate, bench=bench) == evaluation_id
     assert bench.looks == 3 * (TEST_IMAGES + 1)
     with loop.database.session(read_only=True) as session:
-        evaluation = runs.get_evaluation(session, evaluation_id)
+        evaluation = evaluations.get_evaluation(session, evaluation_id)
         pair = versions.pair(session, evaluation.pair_id)
         assert pair.infected_id == candidate
         assert pair.fusion == FusionConfig.from_json(pair.fusion).to_json()
-        numbers = runs.metrics_of(session, evaluation_id)
+        numbers = evaluations.metrics_of(session, evaluation_id)
         assert numbers["pooled_infected_ap50", ""].value == pytest.approx(1)
         assert numbers["ap50", "ring"].n == TEST_IMAGES
         assert numbers["ap50", "schizont"].value is None
         serving = versions.active_pair(session)
         assert serving.infected_id == incumbent
-        assert runs.evaluation_of(session, serving.id, evaluation.split_sha256) is not None
+        assert evaluations.evaluation_of(session, serving.id, evaluation.split_sha256) is not None
 
 
 def test_calibration_is_stored_with_an_evaluation(loop: Loop) -> None:
     bench, _, candidate = contest(loop, DiscDetector("infected"))
     evaluation_id = evaluate_candidate(loop, candidate, bench=bench)
     with loop.database.session(read_only=True) as session:
-        numbers = runs.metrics_of(session, evaluation_id)
-        curves = runs.reliability_of(session, evaluation_id)
-        report = runs.get_evaluation(session, evaluation_id).report
+        numbers = evaluations.metrics_of(session, evaluation_id)
+        curves = evaluations.reliability_of(session, evaluation_id)
+        report = evaluations.get_evaluation(session, evaluation_id).report
     assert curves == report["reliability"]
     assert set(curves) == {"infected", "suspected", "top", "cell"}
     assert sum(curves["infected"]["n"]) == 2 * TEST_IMAGES == numbers["ece_infected", ""].n

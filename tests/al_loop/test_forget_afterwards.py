@@ -15,7 +15,7 @@ from al_loop.import_report import ImportReport
 from al_loop.promote import decide
 from al_loop.ruler import freeze_ruler, load_ruler
 from backend.errors import NotEnoughData
-from db import runs, versions
+from db import evaluations, versions
 from db.labels import newest_revision_id
 from db.models import Image
 from db.session import Database
@@ -54,7 +54,7 @@ def test_the_gate_measures_on_what_is_left_of_the_ruler(workshop: Workshop) -> N
     assert decide(workshop, candidate, evaluation).promote
     with workshop.database.session(read_only=True) as session:
         assert [row.replaced_id for row in versions.decisions(session, candidate)] == [incumbent]
-        assert runs.get_evaluation(session, evaluation or 0).split_sha256 == ruler.sha256
+        assert evaluations.get_evaluation(session, evaluation or 0).split_sha256 == ruler.sha256
     set_patient(workshop.database, OTHER, [field.id for field in fields[1:]])
     forget(workshop, OTHER, "asked to")
     with workshop.database.session(read_only=True) as session, pytest.raises(NotEnoughData, match="all of them were f"):

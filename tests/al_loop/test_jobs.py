@@ -132,7 +132,7 @@ def workflows(loop: Loop) -> list[tuple[str, str]]:
     """DBOS's own view of the runs: id and status."""
     engine = create_engine(system_database_url(loop.settings.home, loop.settings.database_url))
     with engine.connect() as connection:
-        query = "SELECT workflow_uuid, status FROM workflow_status WHERE workflow_uuid LIKE 'turn-%'"
+        query = "SELECT workflow_uuid, status FROM workflow_status WHERE name = 'turn.v2'"
         found = [(row[0], row[1]) for row in connection.execute(text(query))]
     engine.dispose()
     return found
@@ -170,7 +170,7 @@ def test_a_run_whose_worker_is_killed_three_times_ends_exactly_once(loop: Loop) 
         assert process.exitcode == 0
     assert_promoted_once(loop, run_id)
     assert counts(loop) == after
-    assert workflows(loop) == [(f"turn-{run_id}", "SUCCESS")]
+    assert workflows(loop) == [(f"turn-v2-{run_id}", "SUCCESS")]
 
 
 def assert_promoted_once(loop: Loop, run_id: int) -> None:
@@ -200,7 +200,7 @@ def test_a_worker_that_is_stopped_while_it_trains_leaves_the_run_to_the_next(loo
         process.join(30)
         assert process.exitcode == 0, "stopping does not wait for the end of the training"
     assert run_of(loop, run_id).status is RunStatus.running
-    assert workflows(loop) == [(f"turn-{run_id}", "PENDING")]
+    assert workflows(loop) == [(f"turn-v2-{run_id}", "PENDING")]
 
 
 def test_a_cancelled_training_ends_as_cancelled_and_keeps_its_checkpoint(home: Path) -> None:

@@ -12,8 +12,8 @@ from al_loop.rerank import worth
 from backend.errors import NoTrainedModel
 from backend.instances import CLASS_INDEX, CLASSES
 from db import assignments, images, predictions, queue
+from db.evaluations import MetricRow, add_evaluation
 from db.models import Cell, ItemStatus, ModelPair, PredictedCell, Ranking, ReviewItem, Slot, Way
-from db.runs import MetricRow, add_evaluation
 from db.session import Database
 from tests import builders
 

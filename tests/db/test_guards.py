@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from db import migrate, versions
 from db.definitions import fingerprint
+from db.evaluations import MetricRow, add_evaluation
 from db.guards import GUARDS
 from db.migrations.versions import v2026_11_26_unattended as newest
 from db.models import Base, Forgetting, ForgottenImage, VersionStatus, now
-from db.runs import MetricRow, add_evaluation
 from db.session import Database, make_engine
 from tests.builders import add_active_pair, add_cell, add_image, add_prediction, add_version, say
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from db import labels, overview, runs, versions
+from db import evaluations, labels, overview, versions
+from db.evaluations import MetricRow
 from db.models import Action, Way
-from db.runs import MetricRow
 from db.session import Database
 from tests import builders
 
@@ -17,12 +17,12 @@ def test_only_candidates_measured_by_the_newest_ruler_make_a_curve(database: Dat
             version = builders.add_version(session)
             pair = versions.active_pair(session)
             assert pair is not None
-            measured = runs.add_evaluation(
+            measured = evaluations.add_evaluation(
                 session, pair.id, "test", builders.sha256(ruler), {}, [MetricRow("ap50", 0.5, 3, "ring")]
             )
             versions.reject(session, version.id, reasons=["worse"], evaluation_id=measured.id)
             made.append(measured.id)
-        runs.add_evaluation(session, pair.id, "test", builders.sha256("other"), {}, [])  # decided nothing
+        evaluations.add_evaluation(session, pair.id, "test", builders.sha256("other"), {}, [])  # decided nothing
         assert overview.newest_evaluations(session, 10) == made[1:]
         assert overview.newest_evaluations(session, 1) == made[2:]
         (row, _) = overview.metrics(session, made[1:])

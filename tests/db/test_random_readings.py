@@ -5,10 +5,10 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from db import predictions, queue, versions
+from db.evaluations import MetricRow, add_evaluation
 from db.models import Cell, ModelPair, Slot, Way
 from db.queue import QueueEntry
 from db.random_readings import learning_curve, random_readings
-from db.runs import MetricRow, add_evaluation
 from db.session import Database
 from tests.builders import add_active_pair, add_image, add_version, cell_row, say
 

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from db import runs
+from db import evaluations, runs
 from db.errors import IllegalTransition, NotFound
+from db.evaluations import MetricRow
 from db.models import RUN_TRANSITIONS, RunStatus, TrainingRun
-from db.runs import MetricRow
 from db.session import Database
 from tests.builders import NOBODY, add_active_pair, add_cell, add_image, add_version, say
 
@@ -149,18 +149,18 @@ def test_numbers_come_back_by_name_and_class(database: Database) -> None:
     ]
     with database.session() as session:
         pair = add_active_pair(session)
-        stored = runs.add_evaluation(session, pair.id, "test", "f" * 64, {"images": 3}, rows)
+        stored = evaluations.add_evaluation(session, pair.id, "test", "f" * 64, {"images": 3}, rows)
     with database.session() as session:
-        assert runs.metrics_of(session, stored.id) == {
+        assert evaluations.metrics_of(session, stored.id) == {
             ("infected_ap50", ""): rows[0],
             ("ap50", "ring"): rows[1],
             ("ap50", "schizont"): MetricRow("ap50", None, 0, class_name="schizont"),
         }
-        found = runs.evaluation_of(session, pair.id, "f" * 64)
+        found = evaluations.evaluation_of(session, pair.id, "f" * 64)
         assert found is not None
         assert (found.id, found.report, found.split) == (stored.id, {"images": 3}, "test")
-        assert runs.evaluation_of(session, pair.id, "0" * 64) is None
-        assert runs.reliability_of(session, stored.id) == {}  # stored before there were curves
+        assert evaluations.evaluation_of(session, pair.id, "0" * 64) is None
+        assert evaluations.reliability_of(session, stored.id) == {}  # stored before there were curves
 
 
 def test_curves_come_back_without_the_report(database: Database) -> None:
@@ -168,8 +168,8 @@ def test_curves_come_back_without_the_report(database: Database) -> None:
     with database.session() as session:
         pair = add_active_pair(session)
         report = {"matches": {"ring": {"scores": [0.5]}}, "reliability": curves}
-        stored = runs.add_evaluation(session, pair.id, "test", "f" * 64, report, [])
+        stored = evaluations.add_evaluation(session, pair.id, "test", "f" * 64, report, [])
     with database.session(read_only=True) as session:
-        assert runs.reliability_of(session, stored.id) == curves
+        assert evaluations.reliability_of(session, stored.id) == curves
         with pytest.raises(NotFound, match=str(NOBODY)):
-            runs.reliability_of(session, NOBODY)
+            evaluations.reliability_of(session, NOBODY)

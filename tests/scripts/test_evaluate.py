@@ -12,7 +12,7 @@ from backend import pairs
 from backend.fuse import FusionConfig
 from backend.pairs import PairCard
 from backend.preannotate import Pair
-from db import migrate, runs, versions
+from db import evaluations, migrate, versions
 from db.session import Database
 from scripts import cli
 from tests.al_loop.test_evaluate import truth_boxes
@@ -59,10 +59,10 @@ def test_numbers_are_shown_with_intervals(
     with database.session() as session:
         pair = versions.pair_of(session, all_cells, infected)
         rows = [
-            runs.MetricRow("ap50", 0.5, 12, "ring", low=0.25, high=0.75),
-            runs.MetricRow("ap50", None, 0, "leukocyte"),
+            evaluations.MetricRow("ap50", 0.5, 12, "ring", low=0.25, high=0.75),
+            evaluations.MetricRow("ap50", None, 0, "leukocyte"),
         ]
-        stored = runs.add_evaluation(session, pair.id, "test", "0" * 64, {}, rows).id
+        stored = evaluations.add_evaluation(session, pair.id, "test", "0" * 64, {}, rows).id
     monkeypatch.setattr(evaluating, "evaluate_candidate", lambda loop, version_id, on_progress: stored)
     assert run() == 0
     shown = " ".join(capsys.readouterr().out.split())

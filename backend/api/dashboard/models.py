@@ -11,7 +11,7 @@ from backend.api.dashboard.model_charts import calibration, learning_curve, per_
 from backend.api.dashboard.view import render
 from backend.api.deps import ServerDep
 from backend.api.live import present
-from db import overview, runs
+from db import evaluations, overview
 from db.answers import serving_pair
 
 router = APIRouter()
@@ -39,5 +39,5 @@ def models(request: Request, server: ServerDep) -> HTMLResponse:
 
 def _calibration(session: Session) -> Chart:
     pair = serving_pair(session)
-    measured = None if pair is None else runs.newest_evaluation(session, pair.id)
+    measured = None if pair is None else evaluations.newest_evaluation(session, pair.id)
     return calibration(measured.report if measured else {}, pair.name if pair else "")
