@@ -26,6 +26,7 @@ VERBS: tuple[str, ...] = (
     "worker",
     "sync",
     "retrain",
+    "runs",
     "evaluate",
     "history",
     "agreement",

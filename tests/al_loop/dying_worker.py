@@ -6,16 +6,17 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from al_loop import evaluate, promote
+from al_loop import evaluate, follow, promote, pulse, retrain
 from al_loop.context import Loop
 from al_loop.pulse import leave
 from al_loop.worker import run_worker
 from backend.credentials import load_credentials
+from backend.far_store import open_store
 from backend.settings import Settings
-from backend.store import FileStore
 from db.session import Database
 
 DIED = 42  # exit status
@@ -28,7 +29,7 @@ POINTS: dict[str, tuple[Any, str]] = {
 def open_loop(home: Path, **settings: Any) -> Loop:
     """The installation at `home`, migrated already."""
     configured = Settings(home=home, **settings)
-    store = FileStore(configured.files)
+    store = open_store(configured.files, configured.files_url)
     return Loop(configured, Database(configured.database_url), store, load_credentials(configured.home))
 
 
@@ -44,6 +45,18 @@ def work(home: str, settings: dict[str, Any], point: str = "") -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     run_worker(open_loop(Path(home), **settings), stop)
     leave()
+
+
+def work_among_others(home: str, settings: dict[str, Any]) -> None:
+    """One of several workers: quick to notice that another is dead, and with small steps between checkpoints."""
+    pulse.BEAT_S, pulse.DEAD_AFTER_S, follow.SHARD = 0.25, 5.0, 1
+    training_config = retrain.training_config
+
+    def often_saved(*args: Any) -> Any:
+        return replace(training_config(*args), checkpoint_steps=3)
+
+    retrain.training_config = often_saved
+    work(home, settings)
 
 
 def dying(function: Callable[..., Any]) -> Callable[..., Any]:
