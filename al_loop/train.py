@@ -8,7 +8,6 @@ each process takes its share of every step.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,8 +31,6 @@ from al_loop.train_step import MovingAverage, gradients, make_optimizer, set_rat
 from al_loop.trunk_features import ViewDraws
 from backend.detect import save_detector
 from backend.errors import CellloopError, TrainingDiverged
-
-log = logging.getLogger("cellloop.train")
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "weights.safetensors"
@@ -96,8 +93,6 @@ def train(
     identity = training_identity(config, samples)
     standing = resume(out / CHECKPOINT, identity, config.batch_size, model, optimizer, average.state, device)
     ranks.check_same(standing.step, "a checkpoint at step")
-    if standing.step and ranks.leads:
-        log.info("the training goes on at step %d of %d", standing.step, config.steps)
     first, started = standing.step, time.monotonic()
     draw = drawer(config, samples, ranks, out, on_images) if first < config.steps else None
     losses_of = losses_on(model, config, trunk, out)

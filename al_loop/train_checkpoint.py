@@ -72,4 +72,5 @@ def resume(
     optimizer.load_state_dict(state["optimizer"])
     for name, value in state["average"].items():
         average[name].copy_(value)
+    log.info("the training goes on at step %d", state["step"])
     return Standing(int(state["step"]), int(state["micro_batch"]), list(state["history"]))
