@@ -79,10 +79,10 @@ def train(
 ) -> TrainedModel | None:
     """Train a detector on the samples and write its weights into `out`; None when told to stop before the end.
 
-    Goes on from the checkpoint in `out` if that stems from the same configuration and samples. on_checkpoint(path)
-    after one was written. on_images(done, total) while images are decoded. trunk, base: needed when the configuration
-    names one. about: kept in the weight file.
-    Raises NotEnoughData without a single cell to learn, TrainingDiverged on a non-finite loss, OutOfMemory.
+    Goes on from the checkpoint in `out` if that stems from the same configuration and samples. on_checkpoint(path):
+    one was written. on_images(done, total) while images are decoded. trunk, base: needed when the configuration names
+    one. about: kept in the weight file. Raises NotEnoughData without a single cell to learn, TrainingDiverged on a
+    non-finite loss, OutOfMemory.
     """
     require_cells(config, samples)
     ranks, device = current_ranks(), torch.device(device)
@@ -114,11 +114,10 @@ def train(
         average.update(min(config.ema_decay, (1 + step) / (10 + step)))
         standing.losses.append(sum(values.values()))
         standing.step = done = step + 1
-        seconds = time.monotonic() - started
-        speed = (done - first) * config.crops_per_step / max(seconds, 1e-9)
         if ranks.leads:
-            left = seconds * (config.steps - done) / (done - first)
-            on_progress(Progress(done, config.steps, standing.losses[-1], values, seconds, left, speed))
+            spent, here = time.monotonic() - started, done - first
+            left, speed = spent * (config.steps - done) / here, here * config.crops_per_step / max(spent, 1e-9)
+            on_progress(Progress(done, config.steps, standing.losses[-1], values, spent, left, speed))
         stop = ranks.tell(should_stop())
         if ranks.leads and (stop or done == config.steps or done % config.checkpoint_steps == 0):
             save_checkpoint(out / CHECKPOINT, identity, standing, model, optimizer, average.state)
