@@ -23,6 +23,7 @@ VERBS: tuple[str, ...] = (
     "rank",
     "push",
     "serve",
+    "token",
     "worker",
     "sync",
     "retrain",
@@ -58,8 +59,9 @@ app = typer.Typer(
 
 
 def verb_module(verb: str) -> ModuleType:
-    """The module that holds a verb. `import` is a word of Python's own, so its file says what is imported."""
-    return importlib.import_module("scripts." + {"import": "import_images"}.get(verb, verb.replace("-", "_")))
+    """The module that holds a verb. Two verbs are names of Python's own, so their files are called a little more."""
+    other = {"import": "import_images", "token": "tokens"}
+    return importlib.import_module("scripts." + other.get(verb, verb.replace("-", "_")))
 
 
 def _register(verb: str) -> None:

@@ -32,7 +32,8 @@ from backend.instances import ROLES
 from backend.label_studio.server import LabelStudioServer
 from backend.pairs import CARD, STARTER
 from backend.ports import free_port, require_free_port
-from db import images, projects, runs, versions
+from backend.tokens import issue
+from db import images, projects, runs, tokens, versions
 from db.migrate import upgrade
 from db.models import Project, Way
 from scripts import console
@@ -51,6 +52,7 @@ DEFAULTS = {
     "CELLLOOP_RETRAIN_COOLDOWN_S": "60",
     "CELLLOOP_POLL_S": "5",
 }
+TOKEN = "demonstration"
 FEW_PROCESSORS = 4  # here, a second thread of a training only takes the time of those who answer experts
 
 
@@ -83,7 +85,7 @@ def demonstrate(wishes: Wishes) -> None:
         _backend(stack, loop)
         project = _project(loop)
         worker = _child(stack, loop, "worker")
-        print_addresses(loop, project)
+        print_addresses(loop, project, _token(loop))
         if wishes.scripted:
             run = scripted_reviews(loop, project, source, worker)
             if wishes.once:
@@ -223,6 +225,13 @@ def _backend(stack: ExitStack, loop: Loop) -> None:
             return False
 
     child.wait(up, timeout_s=60)
+
+
+def _token(loop: Loop) -> str:
+    """A token to sign in with. Its text is kept nowhere, so every start makes one, and ends the one before."""
+    with loop.database.session() as session:
+        tokens.revoke_named(session, TOKEN)
+    return issue(loop.database, TOKEN, tokens.Scope.operate).text
 
 
 def _project(loop: Loop) -> Project:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 from fastapi.testclient import TestClient
 
 from backend.api.app import create_app
-from backend.credentials import load_credentials
 from backend.settings import Settings
+from backend.tokens import issue
+from db.models import now
+from db.tokens import Scope
 
 
 def first_page(url: str, home: Path) -> Callable[[], object]:
@@ -17,8 +20,10 @@ def first_page(url: str, home: Path) -> Callable[[], object]:
 
     home: a folder for the server's secrets. Nothing listens anywhere.
     """
-    client = TestClient(create_app(Settings(home=home, database_url=url)))
-    client.post("/dashboard/login", data={"token": load_credentials(home).api_token}).raise_for_status()
+    app = create_app(Settings(home=home, database_url=url))
+    token = issue(app.state.server.database, "first page", Scope.read, now() + timedelta(days=1))
+    client = TestClient(app)
+    client.post("/dashboard/login", data={"token": token.text}).raise_for_status()
 
     def fetch() -> str:
         return client.get("/dashboard").raise_for_status().text

@@ -78,3 +78,11 @@ class Engine(StrEnum):
 
     sqlite = "sqlite"
     postgres = "postgres"
+
+
+class Scope(StrEnum):
+    """What a token is good for; a test compares it with `db.tokens.Scope`."""
+
+    read = "read"
+    review = "review"
+    operate = "operate"

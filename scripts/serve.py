@@ -18,7 +18,6 @@ def serve(
     import uvicorn
 
     from backend.api.app import create_app
-    from backend.credentials import credentials_file
     from backend.ports import require_free_port
     from scripts.composition import read_settings
 
@@ -27,5 +26,5 @@ def serve(
     require_free_port(host, port)
     app = create_app(settings)
     where = f"http://{f'[{host}]' if ':' in host else host}:{port}/dashboard"
-    print(f"dashboard  {where}  (sign in with the api_token of {credentials_file(settings.home)})", flush=True)
+    print(f"dashboard  {where}  (sign in with a token of: cellloop token create)", flush=True)
     uvicorn.run(app, host=host, port=port, log_level="warning")

@@ -15,8 +15,8 @@ from db import evaluations, labels, projects, reviews, versions
 from db.models import Project, PromotionDecision, TrainingRun, Way
 
 
-def print_addresses(loop: Loop, project: Project) -> None:
-    """The addresses and the generated login."""
+def print_addresses(loop: Loop, project: Project, token: str) -> None:
+    """The addresses, the generated login, and the dashboard's token."""
     settings, credentials = loop.settings, loop.credentials
     with loop.database.session(read_only=True) as session:
         cells = projects.project(session, project.url, way=Way.cell)
@@ -26,7 +26,8 @@ def print_addresses(loop: Loop, project: Project) -> None:
         f"  login       {credentials.label_studio_email}\n"
         f"  password    {credentials.label_studio_password}\n"
         f"backend       {settings.backend_url}\n"
-        f"dashboard     {settings.public_url}/dashboard (sign in with the api_token among the secrets)\n"
+        f"dashboard     {settings.public_url}/dashboard\n"
+        f"  token       {token}\n"
         f"secrets       {credentials_file(settings.home)} (only you can read it)\n"
         f"data, logs    {settings.home}\n"
         'Open a project and press "Label All Tasks": the most valuable smear, or cell, comes first.\n',

@@ -78,8 +78,8 @@ def signed_in(bench: Bench) -> Iterator[Watched]:
     with running(create_app(bench.settings, loader=bench.pairs)) as url, open_page() as page:
         watched = Watched(page, url)
         watched.open("/dashboard/queue")
-        expect(page.get_by_label("API token")).to_be_focused()
-        page.keyboard.type(bench.credentials.api_token)
+        expect(page.get_by_label("Token")).to_be_focused()
+        page.keyboard.type(bench.token)
         page.keyboard.press("Enter")
         page.wait_for_url(f"{url}/dashboard/queue")
         yield watched

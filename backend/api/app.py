@@ -20,6 +20,7 @@ from backend.home import prepare_home
 from backend.label_studio.uploads import LabelStudioUploads
 from backend.serving import PairCache, PairLoader
 from backend.settings import Settings
+from backend.tokens import adopt_former
 from db.migrate import pending
 from db.session import Database
 
@@ -38,6 +39,7 @@ def create_app(settings: Settings | None = None, *, loader: PairLoader | None = 
         shown = database.engine.url.render_as_string(hide_password=True)
         raise DatabaseNotMigrated(f"{shown}: expected today's tables, got older ones or none; run: cellloop migrate")
     credentials = load_credentials(settings.home)
+    adopt_former(database, credentials.former_token_sha256)
     store = open_store(settings.files, settings.files_url)
     token = settings.label_studio_token or credentials.label_studio_token
 

@@ -1,7 +1,8 @@
 """Who may call what. Every secret is compared in constant time.
 
-The checks are coroutines on purpose: plain functions would wait for a free thread of the pool, and /health must
-answer within a second even while every thread is detecting.
+What Label Studio sends is checked by coroutines, on purpose: plain functions would wait for a free thread of the pool,
+and /health must answer within a second even while every thread is detecting. Tokens of people and programs are looked
+up in SQL, so that a new one counts, and a revoked one ends, at once; that is done in threads.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 
+from backend import tokens
 from backend.api import session
-from backend.api.deps import ServerDep
-from backend.api.errors import NotSignedIn, TokenExpected, Unauthorized
-from backend.credentials import Credentials
+from backend.api.deps import Server, ServerDep
+from backend.api.errors import NotSignedIn, ScopeTooSmall, TokenExpected, Unauthorized
+from backend.tokens import Holder
+from db.tokens import Scope
 
 
 async def ml_backend(request: Request, server: ServerDep) -> None:
@@ -34,31 +38,57 @@ async def webhook(request: Request, server: ServerDep) -> None:
         raise Unauthorized("expected the webhook's secret; set it again with: cellloop label-studio connect")
 
 
-async def api(request: Request, server: ServerDep) -> None:
-    """`Authorization: Bearer <api token>` of our own API; for a GET the dashboard's session does. Raises TokenExpected.
+def reader(request: Request, server: ServerDep) -> Holder:
+    """Who may look: a Bearer token of any scope, or for a GET the dashboard's session. Raises TokenExpected.
 
     A session never writes: whatever another page may talk a browser into, it changes nothing.
     """
-    reads = request.method in ("GET", "HEAD") and signed_in(request, server.credentials)
-    if not reads and not _is_bearer(request, server.credentials.api_token):
-        raise TokenExpected("expected 'Authorization: Bearer <api_token>'; the token is in the home's credentials.json")
+    holder = _bearer(request, server)
+    if holder is None and request.method in ("GET", "HEAD"):
+        holder = signed_in(request, server)
+    if holder is None:
+        raise TokenExpected("expected 'Authorization: Bearer <token>'; make one with: cellloop token create")
+    return holder
 
 
-async def page(request: Request, server: ServerDep) -> None:
-    """The dashboard's session. Raises NotSignedIn."""
-    if not signed_in(request, server.credentials):
+def reviewer(holder: Annotated[Holder, Depends(reader)]) -> Holder:
+    """Who may take items of the queue. Raises TokenExpected, ScopeTooSmall."""
+    return _with_scope(holder, Scope.review)
+
+
+def page(request: Request, server: ServerDep) -> Holder:
+    """Who has a session of the dashboard. Raises NotSignedIn."""
+    holder = signed_in(request, server)
+    if holder is None:
         raise NotSignedIn(f"{request.url.path}: expected a session of the dashboard, found none; sign in first")
+    return holder
 
 
-def signed_in(request: Request, credentials: Credentials) -> bool:
-    """Whether this request comes with a session that we gave and that still lasts."""
-    key = credentials.session_key
-    return session.lasts(request.cookies.get(session.cookie_name(key), ""), key)
+def operator(holder: Annotated[Holder, Depends(page)]) -> Holder:
+    """Who may use the dashboard's operating forms. Raises NotSignedIn, ScopeTooSmall."""
+    return _with_scope(holder, Scope.operate)
 
 
-def is_api_token(given: str, credentials: Credentials) -> bool:
-    """Whether this is our API's token."""
-    return secrets.compare_digest(given.encode(), credentials.api_token.encode())
+def signed_in(request: Request, server: Server) -> Holder | None:
+    """Whose session this request comes with: one that we gave, that still lasts, and whose token is still good."""
+    key = server.credentials.session_key
+    claim = session.claim(request.cookies.get(session.cookie_name(key), ""))
+    holder = None if claim is None else tokens.holder(server.database, claim.token_id)
+    return holder if claim is not None and holder is not None and claim.genuine(holder, key) else None
+
+
+def _with_scope(holder: Holder, needed: Scope) -> Holder:
+    if not holder.scope.includes(needed):
+        raise ScopeTooSmall(
+            f"expected a token with scope {needed.value}, {holder.name}'s has {holder.scope.value}; "
+            f"make one with: cellloop token create --scope {needed.value}"
+        )
+    return holder
+
+
+def _bearer(request: Request, server: Server) -> Holder | None:
+    given = _header(request, "bearer")
+    return None if given is None else tokens.holder_of(server.database, given.decode("utf-8", "replace"))
 
 
 def _header(request: Request, scheme: str) -> bytes | None:

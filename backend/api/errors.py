@@ -32,6 +32,10 @@ class NotSignedIn(TokenExpected):
     """A page of the dashboard was asked for without a session."""
 
 
+class ScopeTooSmall(errors.CellloopError):
+    """A request with a token, or a session, that is good for less than its route does."""
+
+
 class BodyTooLarge(errors.CellloopError):
     """A request body over the limit."""
 
@@ -45,6 +49,7 @@ STATUS: dict[type[Exception], int] = {
     MalformedRequest: 400,
     record_errors.UnusableQuestion: 400,
     Unauthorized: 401,
+    ScopeTooSmall: 403,
     errors.ImageOutsideRoots: 403,
     record_errors.NotFound: 404,
     record_errors.IllegalTransition: 409,

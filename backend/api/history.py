@@ -21,7 +21,7 @@ from backend.history.questions import QUESTIONS
 from db import versions
 from db.history import Filter, Question, moment
 
-router = APIRouter(prefix="/api/v1", dependencies=[Depends(auth.api)])
+router = APIRouter(prefix="/api/v1", dependencies=[Depends(auth.reader)])
 
 ROWS = 100
 MOST_ROWS = 1000

@@ -16,7 +16,7 @@ from backend.api.deps import ServerDep
 from db import labels, queue, runs, versions
 from db.models import RunStatus, TrainingRun, Way
 
-router = APIRouter(prefix="/api/v1", dependencies=[Depends(auth.api)])
+router = APIRouter(prefix="/api/v1", dependencies=[Depends(auth.reader)])
 
 
 @dataclass(frozen=True)

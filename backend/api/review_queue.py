@@ -13,7 +13,7 @@ from backend.crop_address import crop_name
 from db import assignments
 from db.models import Slot, Way
 
-router = APIRouter(prefix="/api/v1/queue", dependencies=[Depends(auth.api)])
+router = APIRouter(prefix="/api/v1/queue", dependencies=[Depends(auth.reviewer)])
 
 Expert = Field(min_length=1, max_length=255, description="as reviews name them: an e-mail address")
 

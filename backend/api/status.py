@@ -12,7 +12,7 @@ from backend.serving import active_pair
 from db import images, labels, queue, runs
 from db.models import TrainingRun
 
-router = APIRouter(prefix="/api/v1", dependencies=[Depends(auth.api)])
+router = APIRouter(prefix="/api/v1", dependencies=[Depends(auth.reader)])
 
 
 @router.get("/status")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Iterator
@@ -24,10 +25,12 @@ from backend.preannotate import Pair
 from backend.serving import Served, predict_and_store
 from backend.settings import Settings
 from backend.store import FileStore
+from backend.tokens import issue
 from db import images, versions
 from db.answers import ServingPair, serving_pair
 from db.models import Cell, Image, PredictedCell, Prediction
 from db.session import Database
+from db.tokens import Scope
 from tests import builders
 from tests.backend.smears import HEIGHT, WIDTH, DiscDetector, png
 from tests.label_studio_fixture import free_port
@@ -58,6 +61,15 @@ class Bench:
         self.credentials: Credentials = load_credentials(home)
         self.pairs = DiscPairs()
         self.basic = (self.credentials.basic_user, self.credentials.basic_password)
+
+    @functools.cached_property
+    def token(self) -> str:
+        """A token that may do everything."""
+        return self.token_for(Scope.operate)
+
+    def token_for(self, scope: Scope) -> str:
+        """Another token, with this scope."""
+        return issue(self.database, scope.value, scope).text
 
     def client(self) -> TestClient:
         """A client that knows the ML backend's Basic auth, as Label Studio does after connecting."""

@@ -36,7 +36,7 @@ def test_up(client: TestClient) -> None:
 @pytest.mark.parametrize("given", ["none", "wrong password", "no base64", "bearer"])
 def test_basic_auth_guards_the_protocol(client: TestClient, bench: Bench, method: str, path: str, given: str) -> None:
     client.auth = (bench.credentials.basic_user, "guess") if given == "wrong password" else None
-    headers = {"no base64": "Basic %%%", "bearer": f"Bearer {bench.credentials.api_token}"}
+    headers = {"no base64": "Basic %%%", "bearer": f"Bearer {bench.token}"}
     json_body = None if method == "GET" else {**SETUP, **bench.body()}
     sent = {"Authorization": headers[given]} if given in headers else {}
     response = client.request(method, path, headers=sent, json=json_body)

@@ -21,7 +21,7 @@ def made(bench: Bench) -> MadeHistory:
 
 def get(client: TestClient, bench: Bench, path: str, **headers: str) -> Any:
     """The response to a GET with the token."""
-    given = bench.bearer(bench.credentials.api_token)
+    given = bench.bearer(bench.token)
     return client.get(f"/api/v1{path}", headers=given["headers"] | headers, auth=given["auth"])
 
 

@@ -12,7 +12,7 @@ from tests.backend.server import Bench
 
 
 def test_only_a_change_is_sent(client: TestClient, bench: Bench) -> None:
-    token = bench.bearer(bench.credentials.api_token)
+    token = bench.bearer(bench.token)
     assert client.get("/api/v1/live").status_code == 401
     first = client.get("/api/v1/live", **token)
     assert first.json() | {"state": ""} == {
@@ -30,7 +30,7 @@ def test_progress_is_no_new_state_and_everything_else_is(client: TestClient, ben
     states = []
 
     def look() -> dict[str, object]:
-        found = client.get("/api/v1/live", **bench.bearer(bench.credentials.api_token)).json()
+        found = client.get("/api/v1/live", **bench.bearer(bench.token)).json()
         states.append(found["state"])
         return dict(found)
 

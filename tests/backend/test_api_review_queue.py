@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from db import queue
 from db.models import Slot, Way
 from db.queue import QueueEntry
+from db.tokens import Scope
 from tests import builders
 from tests.backend.server import Bench
 
@@ -28,11 +29,22 @@ def fill(bench: Bench, *slots: Slot) -> list[int]:
 
 
 def post(client: TestClient, bench: Bench, verb: str, **body: Any) -> Any:
-    return client.post(f"/api/v1/queue/{verb}", json=body, **bench.bearer(bench.credentials.api_token))
+    return client.post(f"/api/v1/queue/{verb}", json=body, **bench.bearer(bench.token))
 
 
-def test_only_for_the_api_token(client: TestClient, bench: Bench) -> None:
+def test_only_for_tokens_that_may_review(client: TestClient, bench: Bench) -> None:
     assert client.post("/api/v1/queue/take", json={"expert": "ada"}).status_code == 401
+    for scope, status in ((Scope.read, 403), (Scope.review, 204)):
+        for verb, body in (("take", {}), ("release", {"item": 1})):
+            given = bench.bearer(bench.token_for(scope))
+            answer = client.post(f"/api/v1/queue/{verb}", json={"expert": "ada", **body}, **given)
+            assert answer.status_code == (409 if status == 204 and verb == "release" else status)
+    assert (
+        "cellloop token create --scope review"
+        in client.post(
+            "/api/v1/queue/take", json={"expert": "ada"}, **bench.bearer(bench.token_for(Scope.read))
+        ).json()["error"]
+    )
 
 
 def test_each_expert_has_an_item_of_their_own(client: TestClient, bench: Bench) -> None:

@@ -9,14 +9,14 @@ from tests import builders
 from tests.backend.server import Bench
 
 
-def test_only_for_the_api_token(client: TestClient, bench: Bench) -> None:
+def test_only_for_a_token(client: TestClient, bench: Bench) -> None:
     assert client.get("/api/v1/status").status_code == 401, "Basic auth is for Label Studio"
     assert client.get("/api/v1/status", **bench.bearer(bench.credentials.webhook_secret)).status_code == 401
-    assert client.get("/api/v1/status", **bench.bearer(bench.credentials.api_token)).status_code == 200
+    assert client.get("/api/v1/status", **bench.bearer(bench.token)).status_code == 200
 
 
 def test_an_empty_home(client: TestClient, bench: Bench) -> None:
-    assert client.get("/api/v1/status", **bench.bearer(bench.credentials.api_token)).json() == {
+    assert client.get("/api/v1/status", **bench.bearer(bench.token)).json() == {
         "pair": None,
         "images": {"train": 0, "validation": 0, "test": 0, "pool": 0},
         "pending_reviews": 0,
@@ -36,7 +36,7 @@ def test_counts_what_is_there(client: TestClient, bench: Bench) -> None:
         assert run is not None
         runs.start_run(session, run.id, steps=100)
         runs.progress(session, run.id, 40, 100, "loss 0.8")
-    found = client.get("/api/v1/status", **bench.bearer(bench.credentials.api_token)).json()
+    found = client.get("/api/v1/status", **bench.bearer(bench.token)).json()
     assert found["pair"] == {"name": row.name, "all_cells": row.all_cells_id, "infected": row.infected_id}
     assert found["images"]["train"] == 3
     assert found["images"]["pool"] == 2

@@ -43,7 +43,7 @@ def test_nobody_else_is_written_down(client: TestClient, bench: Bench, given: st
     secret = bench.credentials.webhook_secret
     headers = {
         "wrong": f"Bearer {secret[:-1]}",
-        "api token": f"Bearer {bench.credentials.api_token}",
+        "api token": f"Bearer {bench.token}",
         "wrong basic": "Basic " + base64.b64encode(b"label-studio:guess").decode(),
         "as password": secret,
     }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +27,14 @@ def test_generated_once_and_only_the_owner_reads(tmp_path: Path) -> None:
 
 def test_two_homes_share_no_secret(tmp_path: Path) -> None:
     one, two = load_credentials(tmp_path / "one"), load_credentials(tmp_path / "two")
-    for name in ("label_studio_password", "label_studio_token", "api_token", "basic_password", "webhook_secret"):
+    for name in (
+        "label_studio_password",
+        "label_studio_token",
+        "basic_password",
+        "webhook_secret",
+        "crop_secret",
+        "session_secret",
+    ):
         assert getattr(one, name) != getattr(two, name)
 
 
@@ -55,4 +65,26 @@ def test_refuses_a_damaged_file_and_keeps_it(tmp_path: Path) -> None:
 
 def test_secrets_are_not_in_the_repr(tmp_path: Path) -> None:
     credentials = load_credentials(tmp_path)
-    assert credentials.api_token not in repr(credentials)
+    assert credentials.basic_password not in repr(credentials)
+
+
+def test_an_older_file_loses_its_plain_token_and_nothing_else(tmp_path: Path) -> None:
+    new = json.loads(_generated(tmp_path).read_text())
+    kept = {name: new[name] for name in new if name not in ("crop_secret", "session_secret", "former_token_sha256")}
+    path = credentials_file(tmp_path)
+    path.write_text(json.dumps(kept | {"api_token": "the old token"}))
+    with ThreadPoolExecutor(8) as pool:
+        first, *others = pool.map(lambda _: load_credentials(tmp_path), range(8))
+    assert others == [first] * 7, "processes that start together agree"
+    assert "the old token" not in path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert {name: getattr(first, name) for name in kept} == kept
+    assert first.former_token_sha256 == hashlib.sha256(b"the old token").hexdigest()
+    # Label Studio's tasks hold addresses that were signed with this key.
+    assert first.crop_key == hmac.new(b"the old token", b"cellloop crops", hashlib.sha256).digest()
+    assert first.session_key != hmac.new(b"the old token", b"cellloop sessions", hashlib.sha256).digest()
+
+
+def _generated(home: Path) -> Path:
+    load_credentials(home)
+    return credentials_file(home)

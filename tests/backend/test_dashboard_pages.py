@@ -36,7 +36,7 @@ def signed_in(bench: Bench) -> Iterator[TestClient]:
 
 def _signed_in(bench: Bench) -> TestClient:
     client = TestClient(create_app(bench.settings, loader=bench.pairs), raise_server_exceptions=False)
-    assert client.post("/dashboard/login", data={"token": bench.credentials.api_token}).status_code == 200
+    assert client.post("/dashboard/login", data={"token": bench.token}).status_code == 200
     return client
 
 

@@ -18,10 +18,10 @@ from al_loop.judge import VIEWS
 from backend.errors import ImageRefused
 from backend.history.periods import PERIODS
 from backend.instances import ROLES
-from db import models
+from db import models, tokens
 from db.errors import NotFound
 from scripts import cli, console
-from scripts.options import Engine, ExportFormat, Format, Period, Role, Split, View
+from scripts.options import Engine, ExportFormat, Format, Period, Role, Scope, Split, View
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -87,6 +87,7 @@ def test_roles_offered_are_the_roles_there_are() -> None:
     assert [name.value for name in Split] == [split.value for split in models.Split]
     assert [period.value for period in Period] == list(PERIODS)
     assert [engine.value for engine in Engine] == list(ENGINES)
+    assert [scope.value for scope in Scope] == [scope.value for scope in tokens.Scope]
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,21 @@
-"""Signing in with the API token, and out again."""
+"""Signing in with a token, and out again."""
 
 from __future__ import annotations
 
+from typing import Annotated
 from urllib.parse import parse_qs, quote
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
+from backend import tokens
 from backend.api import auth, session
 from backend.api.dashboard.view import render
 from backend.api.deps import ServerDep
 
 HOME = "/dashboard"
 LONGEST_FORM = 4096  # bytes; ours has some 100
-WRONG = "That is not this installation's API token."
+WRONG = "That is not a token of this installation, or not any more."
 
 router = APIRouter()
 
@@ -28,26 +30,32 @@ def _inside(path: str) -> str:
     return path if path == HOME or path.startswith(f"{HOME}/") else HOME
 
 
+async def sent(request: Request) -> dict[str, str]:
+    """The fields of a posted form, the first value of each; none of a body that is too long to be one of ours."""
+    body = await request.body()
+    fields = parse_qs(body.decode("utf-8", "replace")) if len(body) <= LONGEST_FORM else {}
+    return {name: values[0] for name, values in fields.items()}
+
+
 @router.get("/login", response_model=None)
-async def form(request: Request, server: ServerDep, next: str = HOME) -> Response:
+def form(request: Request, server: ServerDep, next: str = HOME) -> Response:
     """The page that asks for the token; the page itself for who is signed in already."""
-    if auth.signed_in(request, server.credentials):
+    if auth.signed_in(request, server) is not None:
         return RedirectResponse(_inside(next), 303)
     return render(request, "login.html.j2", next=_inside(next), problem="")
 
 
 @router.post("/login")
-async def sign_in(request: Request, server: ServerDep) -> Response:
+def sign_in(request: Request, server: ServerDep, given: Annotated[dict[str, str], Depends(sent)]) -> Response:
     """Begin a session where the token is right; say so where it is not, after the same time."""
-    body = await request.body()
-    sent = parse_qs(body.decode("utf-8", "replace")) if len(body) <= LONGEST_FORM else {}
-    target = _inside(sent.get("next", [HOME])[0])
-    if not auth.is_api_token(sent.get("token", [""])[0].strip(), server.credentials):
+    target = _inside(given.get("next", HOME))
+    holder = tokens.holder_of(server.database, given.get("token", "").strip())
+    if holder is None:
         return render(request, "login.html.j2", 401, next=target, problem=WRONG)
     key = server.credentials.session_key
     reply = RedirectResponse(target, 303)
     reply.set_cookie(
-        session.cookie_name(key), session.new_session(key), max_age=int(session.LIFETIME.total_seconds()),
+        session.cookie_name(key), session.new_session(holder, key), max_age=int(session.LIFETIME.total_seconds()),
         httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/",
     )  # fmt: skip
     return reply

@@ -13,7 +13,7 @@ from db import cells, images
 from db.errors import NotFound
 from db.models import Image
 
-router = APIRouter(dependencies=[Depends(auth.api)])
+router = APIRouter(dependencies=[Depends(auth.reader)])
 
 PRIVATE = {"Cache-Control": "private, no-cache"}  # asked again each time: whoever has signed out sees nothing
 SHOWN_AS_THEY_ARE = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}

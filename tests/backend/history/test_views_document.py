@@ -98,6 +98,6 @@ def test_its_examples_and_its_role_on_postgresql(analyst: Engine) -> None:
 
 def test_its_rest_calls_are_understood(client: TestClient, bench: Bench) -> None:
     for question in QUESTIONS:
-        found = client.get(rest_call(question), **bench.bearer(bench.credentials.api_token))
+        found = client.get(rest_call(question), **bench.bearer(bench.token))
         assert found.status_code == 200 or "there is none such" in found.json()["error"], question.name
     assert rest_call(QUESTIONS[0]) == "/api/v1/history/cell?cell=4711"
