@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.credentials import Credentials
+from backend.credentials import Credentials, load_credentials
 from backend.label_studio.client import LabelStudio
 from backend.locks import Occupied, exclusive
 from backend.settings import Settings
@@ -27,12 +27,14 @@ class Loop:
 
     @property
     def label_studio_token(self) -> str:
-        """The token from the environment, or else the generated one."""
-        return self.settings.label_studio_token or self.credentials.label_studio_token
+        """The token from the environment, or else the generated one as it is now: it may be rotated while we run."""
+        return self.settings.label_studio_token or load_credentials(self.settings.home).label_studio_token
 
     def label_studio(self) -> LabelStudio:
         """A client for the Label Studio we serve."""
-        return LabelStudio(self.settings.label_studio_url, self.label_studio_token)
+        return LabelStudio(
+            self.settings.label_studio_url, self.label_studio_token, rotated=lambda: self.label_studio_token
+        )
 
     @property
     def embedded(self) -> bool:

@@ -10,12 +10,15 @@ import re
 import secrets
 import stat
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from backend.errors import CredentialsUnusable
 from backend.locks import exclusive
+
+LOCK = "credentials.lock"
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,7 +29,8 @@ class Credentials:
     label_studio_token: 40 hex digits, the form Label Studio demands of a legacy token. basic_user, basic_password:
     what Label Studio sends to the ML backend. webhook_secret: value of the webhook's header. crop_secret,
     session_secret: 64 hex digits. former_token_sha256: of the one API token that older installations kept here in
-    plain text; today's tokens are in SQL, by their hashes (`backend/tokens.py`).
+    plain text; today's tokens are in SQL, by their hashes (`backend/tokens.py`). former_basic_password,
+    former_webhook_secret: still accepted, until Label Studio knows the new ones (`backend/rotation.py`).
     """
 
     label_studio_email: str
@@ -38,6 +42,8 @@ class Credentials:
     crop_secret: str
     session_secret: str
     former_token_sha256: str = ""
+    former_basic_password: str = ""
+    former_webhook_secret: str = ""
 
     @property
     def webhook_headers(self) -> dict[str, str]:
@@ -91,7 +97,7 @@ def load_credentials(home: Path) -> Credentials:
         )
     content = _read(path)
     if "api_token" in content:
-        with exclusive(home / "credentials.lock"):
+        with exclusive(home / LOCK):
             content = _read(path)  # another process may have been faster
             if "api_token" in content:
                 content = _without_token(content)
@@ -107,6 +113,16 @@ def load_credentials(home: Path) -> Credentials:
         if each.name in ("crop_secret", "session_secret") and not re.fullmatch(r"[0-9a-f]{64}", value):
             raise CredentialsUnusable(f"{path}: expected 64 hex digits for {each.name}, got something else")
     return credentials
+
+
+def change_credentials(home: Path, change: Callable[[Credentials], dict[str, str]]) -> Credentials:
+    """Put what `change` gives for today's secrets in their place; one process at a time."""
+    load_credentials(home)  # which brings an older file up to date, under the same lock
+    path = credentials_file(home)
+    with exclusive(home / LOCK):
+        content = _read(path)
+        os.replace(_written(path.parent, content | change(load_credentials(home))), path)
+    return load_credentials(home)
 
 
 def _read(path: Path) -> dict[str, Any]:

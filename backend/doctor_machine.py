@@ -88,10 +88,16 @@ def check_credentials(home: Path) -> Finding:
     if not file.exists():
         return ok("credentials", "none yet; made at the first start")
     try:
-        load_credentials(home)
+        found = load_credentials(home)
     except CredentialsUnusable as error:
         return broken(
             "credentials", str(error).split("; ")[0], f"chmod 600 {file}, or move it away to have new ones made"
+        )
+    if found.former_basic_password:
+        return notice(
+            "credentials",
+            "a rotation was begun; the secrets before it are still good",
+            "run: cellloop label-studio rotate",
         )
     return ok("credentials", f"{file}, mode {stat.S_IMODE(file.stat().st_mode):04o}")
 

@@ -1,4 +1,4 @@
-"""`cellloop label-studio start|connect`: Label Studio on this machine, and our projects in it."""
+"""`cellloop label-studio start|connect|rotate`: Label Studio on this machine, and our projects in it."""
 
 from __future__ import annotations
 
@@ -60,6 +60,19 @@ def connect(as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON
         cells = projects.project(session, project.url, way=Way.cell)
     found = {"project": project.ls_project_id, "title": project.title, "page": data_page(project)}
     console.emit(found | ({"cells": data_page(cells)} if cells is not None else {}), as_json)
+
+
+@app.command()
+def rotate(as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False) -> None:
+    """Replace the secrets that Label Studio and our backend show each other, while both go on serving. Repeatable.
+
+    Example: cellloop label-studio rotate
+    """
+    from al_loop.rotate import rotate as rotate_secrets
+    from scripts.composition import open_loop
+
+    loop = open_loop()
+    console.emit({"replaced": rotate_secrets(loop, loop.label_studio())}, as_json)
 
 
 def data_page(project: Project) -> str:

@@ -12,12 +12,12 @@ from backend.api.dashboard.app import Beside, create_dashboard
 from backend.api.deps import Server
 from backend.api.limits import BodyLimit
 from backend.api.task_images import TaskImages
-from backend.credentials import load_credentials
 from backend.crop_cache import CropCache
 from backend.errors import DatabaseNotMigrated
 from backend.far_store import open_store
 from backend.home import prepare_home
 from backend.label_studio.uploads import LabelStudioUploads
+from backend.rotation import CurrentCredentials
 from backend.serving import PairCache, PairLoader
 from backend.settings import Settings
 from backend.tokens import adopt_former
@@ -38,10 +38,9 @@ def create_app(settings: Settings | None = None, *, loader: PairLoader | None = 
     if pending(settings.database_url):
         shown = database.engine.url.render_as_string(hide_password=True)
         raise DatabaseNotMigrated(f"{shown}: expected today's tables, got older ones or none; run: cellloop migrate")
-    credentials = load_credentials(settings.home)
-    adopt_former(database, credentials.former_token_sha256)
+    secrets = CurrentCredentials(settings.home)
+    adopt_former(database, secrets.read().former_token_sha256)
     store = open_store(settings.files, settings.files_url)
-    token = settings.label_studio_token or credentials.label_studio_token
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -52,7 +51,7 @@ def create_app(settings: Settings | None = None, *, loader: PairLoader | None = 
     app = FastAPI(title="cellloop", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.server = Server(
         settings=settings,
-        credentials=credentials,
+        secrets=secrets,
         database=database,
         store=store,
         pairs=PairCache(database, store, settings.device, loader),
@@ -61,7 +60,10 @@ def create_app(settings: Settings | None = None, *, loader: PairLoader | None = 
             store,
             roots=settings.image_roots,
             label_studio_url=settings.label_studio_url,
-            uploads=LabelStudioUploads(settings.label_studio_url, token),
+            uploads=LabelStudioUploads(
+                settings.label_studio_url,
+                lambda: settings.label_studio_token or secrets.read().label_studio_token,
+            ),
             max_bytes=settings.max_image_bytes,
         ),
         crops=CropCache(settings.crops),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -34,7 +35,9 @@ async def webhook(request: Request, server: ServerDep) -> None:
     Ordinary webhooks carry the static header we set; START_TRAINING comes from the ML backend's connection, which
     knows no such header but sends Basic auth.
     """
-    if not _is_bearer(request, server.credentials.webhook_secret) and not _is_basic(request, server):
+    known = server.credentials
+    accepted = (known.webhook_secret, known.former_webhook_secret)
+    if not _is_bearer(request, accepted) and not _is_basic(request, server):
         raise Unauthorized("expected the webhook's secret; set it again with: cellloop label-studio connect")
 
 
@@ -96,18 +99,25 @@ def _header(request: Request, scheme: str) -> bytes | None:
     return value.strip().encode() if given.lower() == scheme else None
 
 
-def _is_bearer(request: Request, secret: str) -> bool:
+def _is_bearer(request: Request, accepted: Sequence[str]) -> bool:
     given = _header(request, "bearer")
-    return given is not None and secrets.compare_digest(given, secret.encode())
+    return given is not None and _is_one_of(given, accepted)
 
 
-def _is_basic(request: Request, server: ServerDep) -> bool:
+def _is_basic(request: Request, server: Server) -> bool:
     given = _header(request, "basic")
     if given is None:
         return False
     try:
-        decoded = base64.b64decode(given, validate=True)
+        user, _, password = base64.b64decode(given, validate=True).partition(b":")
     except binascii.Error:
         return False
-    expected = f"{server.credentials.basic_user}:{server.credentials.basic_password}"
-    return secrets.compare_digest(decoded, expected.encode())
+    known = server.credentials
+    right_user = secrets.compare_digest(user, known.basic_user.encode())
+    return _is_one_of(password, (known.basic_password, known.former_basic_password)) and right_user
+
+
+def _is_one_of(given: bytes, accepted: Sequence[str]) -> bool:
+    """Whether this is one of the secrets, compared with all of them; an empty one stands for none."""
+    found = [secrets.compare_digest(given, secret.encode()) for secret in accepted if secret]
+    return any(found)

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from backend.api.task_images import TaskImages
 from backend.credentials import Credentials
 from backend.crop_cache import CropCache
+from backend.rotation import CurrentCredentials
 from backend.serving import PairCache
 from backend.settings import Settings
 from backend.store import FileStore
@@ -22,13 +23,18 @@ class Server:
     """The server's collaborators; shared by all threads, so each of them is thread-safe."""
 
     settings: Settings
-    credentials: Credentials
+    secrets: CurrentCredentials
     database: Database
     store: FileStore
     pairs: PairCache
     images: TaskImages
     crops: CropCache
     detecting: threading.Lock = field(default_factory=threading.Lock)  # one request detects, others wait for it
+
+    @property
+    def credentials(self) -> Credentials:
+        """Today's secrets: they may be rotated while we serve."""
+        return self.secrets.read()
 
 
 async def server_of(request: Request) -> Server:

@@ -7,7 +7,7 @@ an import of no predictions as success, and importing its client takes 1.1 s of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -31,8 +31,8 @@ class LabelStudio(Placing):
     token or the request is not accepted; the messages hold no secret.
     """
 
-    def __init__(self, url: str, token: str, timeout_s: float = 60.0) -> None:
-        self.transport = Transport(url, token, timeout_s)
+    def __init__(self, url: str, token: str, timeout_s: float = 60.0, rotated: Callable[[], str] | None = None) -> None:
+        self.transport = Transport(url, token, timeout_s, rotated)
         self.url = self.transport.url
 
     def __repr__(self) -> str:
@@ -47,6 +47,10 @@ class LabelStudio(Placing):
     def whoami(self) -> User:
         """The user this token belongs to: the cheapest way to find out that it is accepted."""
         return User.model_validate(self.transport.get("/api/current-user/whoami"))
+
+    def new_token(self) -> str:
+        """Have Label Studio make another legacy token for our user; the one we have ends at once."""
+        return str(self.transport.post("/api/current-user/reset-token/", {})["token"])
 
     def users(self) -> dict[int, str]:
         """E-mail addresses of the organization's users by id; annotations name their author by id only."""

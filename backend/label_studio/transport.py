@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Self
 
 import httpx
@@ -22,11 +23,13 @@ class Transport:
     """Requests to one Label Studio, from any thread.
 
     token: a legacy token (40 hex digits, sent as `Token`) or a personal access token (a JWT, refreshed to `Bearer`).
+    rotated: gives today's token, asked when the one we have is refused.
     """
 
-    def __init__(self, url: str, token: str, timeout_s: float = 60.0) -> None:
+    def __init__(self, url: str, token: str, timeout_s: float = 60.0, rotated: Callable[[], str] | None = None) -> None:
         self.url = url.rstrip("/")
         self._token = token.strip()
+        self._rotated = rotated
         self._personal = self._token.count(".") == 2
         self._access = ""
         self._access_until = 0.0
@@ -65,7 +68,7 @@ class Transport:
         """
         for fresh in (False, True):
             response = self._send(method, path, params, body, self._authorization(fresh))
-            if response.status_code != 401 or not self._personal:
+            if response.status_code != 401 or not (self._personal or self._has_changed()):
                 break
         if response.status_code == 404 and none_on_404:
             return None
@@ -110,6 +113,13 @@ class Transport:
                 f"Label Studio at {self.url} cannot be reached ({type(error).__name__}); "
                 f"start it with `cellloop label-studio start` or correct CELLLOOP_LABEL_STUDIO_URL"
             ) from None
+
+    def _has_changed(self) -> bool:
+        """Whether our token was rotated since; then we have the new one."""
+        if self._rotated is None:
+            return False
+        known, self._token = self._token, self._rotated()
+        return self._token != known
 
     def _authorization(self, fresh: bool) -> str:
         if not self._personal:

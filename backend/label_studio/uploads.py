@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import httpx
 
@@ -10,9 +11,12 @@ from backend.errors import ImageRefused, LabelStudioRefused, LabelStudioUnavaila
 
 
 class LabelStudioUploads:
-    """Reads `/data/upload/...` of one Label Studio. Thread-safe; follows no redirect, so the token stays there."""
+    """Reads `/data/upload/...` of one Label Studio. Thread-safe; follows no redirect, so the token stays there.
 
-    def __init__(self, url: str, token: str) -> None:
+    token: gives today's, which may be rotated meanwhile.
+    """
+
+    def __init__(self, url: str, token: Callable[[], str]) -> None:
         self.url = url.rstrip("/")
         self._token = token
 
@@ -41,9 +45,10 @@ class LabelStudioUploads:
 
     def _authorization(self, client: httpx.Client) -> str:
         # A personal access token is a refresh token (three dot-separated parts), refused when sent directly.
-        if self._token.count(".") != 2:
-            return f"Token {self._token}"
-        response = client.post("/api/token/refresh", json={"refresh": self._token})
+        token = self._token()
+        if token.count(".") != 2:
+            return f"Token {token}"
+        response = client.post("/api/token/refresh", json={"refresh": token})
         self._check(response, "/api/token/refresh")
         return f"Bearer {response.json()['access']}"
 

@@ -14,6 +14,7 @@ from backend.api.app import create_app
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.connections import ensure_ml_backend, ensure_webhook
 from backend.label_studio.label_config import default_config
+from backend.rotation import begin_rotation, end_rotation
 from db import images, inbox
 from db.models import Image
 from tests.backend.server import Bench, running
@@ -120,3 +121,19 @@ def test_submitting_and_start_training_wake_us_up(connected: Connected) -> None:
     assert connected.events() == ["ANNOTATION_CREATED"]
     connected.studio.transport.post(f"/api/ml/{connected.backend}/train", {})
     assert connected.events() == ["ANNOTATION_CREATED", "START_TRAINING"]
+
+
+def test_it_goes_on_calling_us_while_secrets_are_rotated(connected: Connected) -> None:
+    image = connected.bench.add_image(1)
+    connected.bench.activate_pair()
+    first, second, third = connected.add_images(image) + connected.add_images(*map(connected.bench.add_image, (2, 3)))
+    new = begin_rotation(connected.bench.settings.home)
+    assert connected.open(first), "it knows the old password"
+    url = connected.studio.transport.get(f"/api/ml/{connected.backend}")["url"]
+    ensure_ml_backend(connected.studio, connected.project, url, new.basic_user, new.basic_password)
+    ensure_webhook(connected.studio, connected.project, f"{url}/webhook", new.webhook_headers)
+    assert connected.open(second)
+    end_rotation(connected.bench.settings.home)
+    assert connected.open(third), "it knows the new one"
+    connected.label_studio.expert().submit(third, [])
+    assert connected.events() == ["ANNOTATION_CREATED"]

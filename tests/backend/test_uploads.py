@@ -60,7 +60,7 @@ def origin() -> Iterator[str]:
 
 
 def fetch(origin: str, path: str, token: str = LEGACY, max_bytes: int = 10_000) -> bytes:
-    return LabelStudioUploads(origin, token).fetch(path, max_bytes=max_bytes, timeout_s=5)
+    return LabelStudioUploads(origin, lambda: token).fetch(path, max_bytes=max_bytes, timeout_s=5)
 
 
 @pytest.mark.parametrize("token", [LEGACY, PERSONAL])
