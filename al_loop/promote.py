@@ -26,11 +26,10 @@ from al_loop.seen_images import warnings_for
 from backend.errors import NotEnoughData
 from backend.instances import CLASSES
 from backend.store import FileStore, weights_file
-from db.errors import NotFound
 from db.evaluations import evaluation_of, get_evaluation
 from db.models import ModelVersion, PromotionDecision
 from db.session import Database
-from db.versions import activate, active, active_pair, decisions, get, previous, reject
+from db.versions import activate, active, active_pair, decisions, get, reject, roll_back
 
 
 @dataclass(frozen=True)
@@ -186,11 +185,7 @@ def rollback(
     Raises NotFound when the active version replaced nothing. store: as for `promote`.
     """
     with database.session() as session:
-        before = previous(session, role)
-        if before is None:
-            raise NotFound(f"{role}: expected a version that the active one replaced, found none; nothing changed")
-        check_weights(store, before)
-        return activate(session, before.id, kind="rollback", reasons=[reason])
+        return roll_back(session, role, [reason], lambda before: check_weights(store, before))
 
 
 def check_weights(store: FileStore | None, version: ModelVersion) -> None:

@@ -113,12 +113,15 @@ class Worker:
         """What became of annotations since the last time: statuses of reviews; empty when nothing is due or new."""
         with self.loop.database.session(read_only=True) as session:
             events = [(event.id, event.action) for event in inbox.unhandled(session)]
+            asked = inbox.asked(session)
             known = projects.projects(session, self.studio.url)
         if not events and time.monotonic() < self._next_poll:
             return set()
         sweep = any("DELETED" in action for _, action in events) or self._polls % SWEEP_EVERY == 0
         if any(action == START_TRAINING for _, action in events):
             self._open_run("label-studio", {})
+        if asked is not None:
+            self._open_run("person", asked.payload)
         came: set[str] = set()
         for project in known:
 

@@ -1,4 +1,4 @@
-"""Webhook calls, stored before they are answered."""
+"""Webhook calls, stored before they are answered, and what people ask for on the dashboard: the worker's wake-ups."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from db.models import InboxEvent, now
+
+RETRAIN_ASKED = "RETRAIN_ASKED"  # our own: the dashboard's button; webhooks cannot bring it
 
 
 def receive(session: Session, action: str, payload: dict[str, Any]) -> InboxEvent:
@@ -23,6 +25,12 @@ def unhandled(session: Session, limit: int | None = None) -> Sequence[InboxEvent
     """Calls nobody has acted on, oldest first."""
     query = select(InboxEvent).where(InboxEvent.handled_at.is_(None)).order_by(InboxEvent.id).limit(limit)
     return session.scalars(query).all()
+
+
+def asked(session: Session) -> InboxEvent | None:
+    """The newest wish of a person that the model be retrained which nobody has acted on. payload: why, and by whom."""
+    query = select(InboxEvent).where(InboxEvent.handled_at.is_(None), InboxEvent.action == RETRAIN_ASKED)
+    return session.scalar(query.order_by(InboxEvent.id.desc()).limit(1))
 
 
 def handle(session: Session, ids: Iterable[int]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -89,6 +89,14 @@ def active(session: Session, role: str) -> ModelVersion | None:
     """The version of this role that serves."""
     query = select(ModelVersion).where(ModelVersion.role == role, ModelVersion.status == VersionStatus.active)
     return session.scalar(query)
+
+
+def active_ids(session: Session) -> dict[str, int]:
+    """The version that serves by role, without what is long in its row."""
+    rows = session.execute(
+        select(ModelVersion.role, ModelVersion.id).where(ModelVersion.status == VersionStatus.active)
+    )
+    return {role: version_id for role, version_id in rows}
 
 
 def _locked(session: Session, version_id: int) -> ModelVersion:
@@ -206,21 +214,31 @@ def previous(session: Session, role: str) -> ModelVersion | None:
 
     Rollbacks themselves are not counted as promotions, so a second rollback goes one further back.
     """
-    serving = active(session, role)
-    if serving is None:
-        return None
-    query = (
-        select(PromotionDecision.replaced_id)
-        .where(
-            PromotionDecision.version_id == serving.id,
-            PromotionDecision.promote.is_(True),
-            PromotionDecision.kind != "rollback",
-        )
-        .order_by(PromotionDecision.id.desc())
-        .limit(1)
-    )
-    replaced = session.scalar(query)
+    serving = active_ids(session).get(role)
+    replaced = None if serving is None else replaced_by(session, serving)
     return None if replaced is None else get(session, replaced)
+
+
+def replaced_by(session: Session, version_id: int) -> int | None:
+    """Which version this one replaced when it was last promoted."""
+    decision = PromotionDecision
+    promoted = (decision.version_id == version_id, decision.promote.is_(True), decision.kind != "rollback")
+    return session.scalar(select(decision.replaced_id).where(*promoted).order_by(decision.id.desc()).limit(1))
+
+
+def roll_back(
+    session: Session, role: str, reasons: Sequence[str], check: Callable[[ModelVersion], object]
+) -> PromotionDecision:
+    """Let the version serve again that the active one replaced; repeated, one further back.
+
+    check: looks whether that version could serve, and raises an error where it could not; then nothing changes.
+    Raises NotFound when the active version replaced nothing.
+    """
+    before = previous(session, role)
+    if before is None:
+        raise NotFound(f"{role}: expected a version that the active one replaced, found none; nothing changed")
+    check(before)
+    return activate(session, before.id, kind="rollback", reasons=reasons)
 
 
 def pair_of(session: Session, all_cells_id: int, infected_id: int, fusion: dict[str, Any] | None = None) -> ModelPair:

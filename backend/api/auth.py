@@ -11,6 +11,7 @@ import base64
 import binascii
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -21,6 +22,19 @@ from backend.api.deps import Server, ServerDep
 from backend.api.errors import NotSignedIn, ScopeTooSmall, TokenExpected, Unauthorized
 from backend.tokens import Holder
 from db.tokens import Scope
+
+
+@dataclass(frozen=True, repr=False)
+class Visit:
+    """A request of the dashboard with a session. form_token: what the forms of its pages carry."""
+
+    holder: Holder
+    form_token: str
+
+    @property
+    def may_operate(self) -> bool:
+        """Whether pages show the operating forms."""
+        return self.holder.scope.includes(Scope.operate)
 
 
 async def ml_backend(request: Request, server: ServerDep) -> None:
@@ -59,17 +73,21 @@ def reviewer(holder: Annotated[Holder, Depends(reader)]) -> Holder:
     return _with_scope(holder, Scope.review)
 
 
-def page(request: Request, server: ServerDep) -> Holder:
-    """Who has a session of the dashboard. Raises NotSignedIn."""
+def page(request: Request, server: ServerDep) -> Visit:
+    """Who has a session of the dashboard; told to the page's template, too. Raises NotSignedIn."""
     holder = signed_in(request, server)
     if holder is None:
         raise NotSignedIn(f"{request.url.path}: expected a session of the dashboard, found none; sign in first")
-    return holder
+    key = server.credentials.session_key
+    visit = Visit(holder, session.form_token(request.cookies[session.cookie_name(key)], key))
+    request.state.visit = visit
+    return visit
 
 
-def operator(holder: Annotated[Holder, Depends(page)]) -> Holder:
+def operator(visit: Annotated[Visit, Depends(page)]) -> Visit:
     """Who may use the dashboard's operating forms. Raises NotSignedIn, ScopeTooSmall."""
-    return _with_scope(holder, Scope.operate)
+    _with_scope(visit.holder, Scope.operate)
+    return visit
 
 
 def signed_in(request: Request, server: Server) -> Holder | None:

@@ -36,6 +36,10 @@ class ScopeTooSmall(errors.CellloopError):
     """A request with a token, or a session, that is good for less than its route does."""
 
 
+class FormRefused(errors.CellloopError):
+    """A form of the dashboard that another page, or nobody's page, has sent."""
+
+
 class BodyTooLarge(errors.CellloopError):
     """A request body over the limit."""
 
@@ -50,6 +54,7 @@ STATUS: dict[type[Exception], int] = {
     record_errors.UnusableQuestion: 400,
     Unauthorized: 401,
     ScopeTooSmall: 403,
+    FormRefused: 403,
     errors.ImageOutsideRoots: 403,
     record_errors.NotFound: 404,
     record_errors.IllegalTransition: 409,

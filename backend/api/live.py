@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from backend.api import auth
 from backend.api.conditional import json_response
 from backend.api.deps import ServerDep
-from db import labels, queue, runs, versions
+from db import inbox, labels, queue, runs, versions
 from db.models import RunStatus, TrainingRun, Way
 
 router = APIRouter(prefix="/api/v1", dependencies=[Depends(auth.reader)])
@@ -62,7 +62,10 @@ def present(session: Session) -> Live:
     waiting = {way.value: sum(row.items for row in rows if row.way == way) for way in Way}
     in_hand = sum(row.in_hand for row in rows)
     newest = (labels.newest_revision_id(session), versions.newest_decision_id(session), queue.next_ranking(session))
-    facts: tuple[Any, ...] = (newest, waiting, in_hand, [(run.id, run.status) for run in open_runs])
+    wish = inbox.asked(session)
+    facts: tuple[Any, ...] = (
+        newest, waiting, in_hand, [(run.id, run.status) for run in open_runs], None if wish is None else wish.id,
+    )  # fmt: skip
     return Live(_doing(open_runs), open_runs, waiting, in_hand, _hash(repr(facts).encode()))
 
 

@@ -50,6 +50,11 @@ def claim(value: str) -> Claim | None:
     return None if match is None else Claim(int(match[1]), int(match[2]), match[3])
 
 
+def form_token(value: str, key: bytes) -> str:
+    """What every form that changes something carries: it proves that a page of this very session was its origin."""
+    return hmac.new(key, f"form {value}".encode(), hashlib.sha256).hexdigest()
+
+
 def _signature(until: int, token_id: int, token_sha256: str, key: bytes) -> str:
     said = f"session {until} {token_id} {token_sha256}"
     return hmac.new(key, said.encode(), hashlib.sha256).hexdigest()

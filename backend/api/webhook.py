@@ -27,11 +27,13 @@ MAX_ACTION = 64
 def webhook(server: ServerDep, body: Annotated[dict[str, Any], Body()]) -> dict[str, bool]:
     """Store which project, tasks and annotations the event is about (START_TRAINING too), for the worker.
 
-    Raises MalformedRequest without an action.
+    Raises MalformedRequest without an action, or with one that only the dashboard may bring.
     """
     action = body.get("action")
     if not isinstance(action, str) or not 0 < len(action) <= MAX_ACTION:
         raise MalformedRequest(f"action: expected a text of 1 to {MAX_ACTION} characters, got {str(action)[:80]!r}")
+    if action == inbox.RETRAIN_ASKED:
+        raise MalformedRequest(f"action: expected one of Label Studio's, got {action}; ask on the dashboard")
     with server.database.session() as session:
         inbox.receive(session, action, wake_up(body))
     log.info("webhook %s", action)

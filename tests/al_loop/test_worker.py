@@ -185,6 +185,16 @@ def use_discs(workshop: Workshop, worker: Worker) -> None:
     worker.pairs = PairCache(workshop.database, workshop.store, "cpu", load)
 
 
+def test_what_a_person_asks_for_on_the_dashboard_is_trained(workshop: Workshop, worker: Worker) -> None:
+    wish = {"why": "a new stain", "by": "ada"}
+    with workshop.database.session() as session:
+        inbox.receive(session, inbox.RETRAIN_ASKED, wish)
+    worker._sync()
+    with workshop.database.session() as session:
+        [run] = runs.runs(session)
+        assert (run.trigger, run.detail, inbox.asked(session)) == ("person", wish, None)
+
+
 def test_a_rollback_is_followed_and_pushed(workshop: Workshop, worker: Worker) -> None:
     with workshop.database.session(read_only=True) as session:
         pool = [task.image_id for task in projects.tasks(session, workshop.project.id)]

@@ -107,7 +107,7 @@ def test_every_reply_is_guarded(signed_in: TestClient, bench: Bench) -> None:
         assert "frame-ancestors 'none'" in policy
         assert "unsafe" not in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["referrer-policy"] == "same-origin"
         assert path.startswith("/dashboard/static") or "no-" in answer.headers["cache-control"], path
 
 

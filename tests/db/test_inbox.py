@@ -19,3 +19,13 @@ def test_events_wait_until_they_are_handled(database: Database) -> None:
         assert inbox.handle(session, [first.id, second.id]) == 1
         assert inbox.unhandled(session) == []
         assert inbox.handle(session, []) == 0
+
+
+def test_a_persons_wish_waits_until_it_is_handled(database: Database) -> None:
+    with database.session() as session:
+        inbox.receive(session, "ANNOTATION_CREATED", {})
+        assert inbox.asked(session) is None
+        wish = inbox.receive(session, inbox.RETRAIN_ASKED, {"why": "a new stain", "by": "ada"})
+        assert inbox.asked(session) is wish
+        inbox.handle(session, [wish.id])
+        assert inbox.asked(session) is None

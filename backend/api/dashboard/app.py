@@ -19,6 +19,7 @@ from backend.api.dashboard import (
     images,
     login,
     models,
+    operate,
     overview,
     pictures,
     review_queue,
@@ -33,7 +34,7 @@ from db.errors import RecordError
 
 log = logging.getLogger(__name__)
 
-TITLES = {401: "Sign in first", 404: "Not here", 422: "Not understood"}
+TITLES = {401: "Sign in first", 403: "Not allowed", 404: "Not here", 422: "Not understood"}
 
 
 class Beside:
@@ -55,6 +56,7 @@ def create_dashboard(server: Server) -> ASGIApp:
     app.state.server = server
     for module in (assets, login, pictures):
         app.include_router(module.router, prefix=login.HOME)
+    app.include_router(operate.router, prefix=login.HOME)
     for page in (overview, models, experts, review_queue, images, cells, smears):
         app.include_router(page.router, prefix=login.HOME, dependencies=[Depends(auth.page)])
     _answer_errors(app)

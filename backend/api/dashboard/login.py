@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
 from backend import tokens
 from backend.api import auth, session
+from backend.api.dashboard.forms import Fields, posted
 from backend.api.dashboard.view import render
 from backend.api.deps import ServerDep
 
 HOME = "/dashboard"
-LONGEST_FORM = 4096  # bytes; ours has some 100
 WRONG = "That is not a token of this installation, or not any more."
 
 router = APIRouter()
@@ -30,13 +30,6 @@ def _inside(path: str) -> str:
     return path if path == HOME or path.startswith(f"{HOME}/") else HOME
 
 
-async def sent(request: Request) -> dict[str, str]:
-    """The fields of a posted form, the first value of each; none of a body that is too long to be one of ours."""
-    body = await request.body()
-    fields = parse_qs(body.decode("utf-8", "replace")) if len(body) <= LONGEST_FORM else {}
-    return {name: values[0] for name, values in fields.items()}
-
-
 @router.get("/login", response_model=None)
 def form(request: Request, server: ServerDep, next: str = HOME) -> Response:
     """The page that asks for the token; the page itself for who is signed in already."""
@@ -46,7 +39,7 @@ def form(request: Request, server: ServerDep, next: str = HOME) -> Response:
 
 
 @router.post("/login")
-def sign_in(request: Request, server: ServerDep, given: Annotated[dict[str, str], Depends(sent)]) -> Response:
+def sign_in(request: Request, server: ServerDep, given: Annotated[Fields, Depends(posted)]) -> Response:
     """Begin a session where the token is right; say so where it is not, after the same time."""
     target = _inside(given.get("next", HOME))
     holder = tokens.holder_of(server.database, given.get("token", "").strip())
@@ -61,7 +54,7 @@ def sign_in(request: Request, server: ServerDep, given: Annotated[dict[str, str]
     return reply
 
 
-@router.post("/logout")
+@router.post("/logout", dependencies=[Depends(posted)])
 async def sign_out(server: ServerDep) -> Response:
     """End the session in this browser."""
     reply = RedirectResponse(f"{HOME}/login", 303)

@@ -11,7 +11,8 @@ from backend.api.dashboard.model_charts import calibration, learning_curve, per_
 from backend.api.dashboard.view import render
 from backend.api.deps import ServerDep
 from backend.api.live import present
-from db import evaluations, overview
+from backend.instances import ROLES
+from db import evaluations, overview, versions
 from db.answers import serving_pair
 
 router = APIRouter()
@@ -34,7 +35,14 @@ def models(request: Request, server: ServerDep) -> HTMLResponse:
             decisions=overview.decisions(session, SHOWN),
             versions=overview.versions(session, SHOWN),
             runs=overview.runs(session, SHOWN),
+            serving=_serving(session),
         )
+
+
+def _serving(session: Session) -> list[tuple[str, int, int | None]]:
+    """Of each role that has one: the version that serves, and what a rollback would bring back."""
+    serving = versions.active_ids(session)
+    return [(role, serving[role], versions.replaced_by(session, serving[role])) for role in ROLES if role in serving]
 
 
 def _calibration(session: Session) -> Chart:

@@ -16,6 +16,7 @@ from backend.api.dashboard.queue_items import head
 from backend.api.dashboard.view import age, number, render
 from backend.api.deps import ServerDep
 from backend.api.live import Live, present
+from db import inbox
 from db import overview as newest
 from db.answers import ServingPair, serving_pair
 from db.models import RunStatus
@@ -55,6 +56,7 @@ def overview(request: Request, server: ServerDep) -> HTMLResponse:
             curve=curve,
             per_day=labels_per_day(answers, today, DAYS, classes=False),
             items=head(session, ITEMS),
+            wish=inbox.asked(session),
         )
 
 

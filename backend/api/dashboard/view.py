@@ -100,5 +100,6 @@ ENVIRONMENT = _environment()
 
 def render(request: Request, template: str, status: int = 200, /, **values: Any) -> HTMLResponse:
     """The page made from a template of ours."""
-    html = ENVIRONMENT.get_template(template).render(path=request.url.path, **values)
+    visit = getattr(request.state, "visit", None)  # None: nobody is signed in
+    html = ENVIRONMENT.get_template(template).render(path=request.url.path, visit=visit, **values)
     return HTMLResponse(html, status)
