@@ -70,6 +70,7 @@ def sync(
         if stamps:
             # A task read early may have changed while later ones, with later stamps, were still being read.
             projects.set_cursor(session, project.id, max(stamps) - reading)
+        projects.mark_synced(session, project.id)
     for problem in report.problems:
         log.warning("a region was left out of the labels (its review is kept whole): %s", problem)
     return report

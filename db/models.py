@@ -539,7 +539,10 @@ class Suspicion(Base):
 
 
 class Project(Base):
-    """A Label Studio project we serve, one per way of reviewing. `synced_until` is the sync's cursor."""
+    """A Label Studio project we serve, one per way of reviewing. `synced_until` is the sync's cursor.
+
+    The cursor stands still while nobody changes anything; `synced_at` is when a sync last read to the end.
+    """
 
     __tablename__ = "projects"
     __table_args__ = (UniqueConstraint("url", "ls_project_id"),)
@@ -550,6 +553,7 @@ class Project(Base):
     title: Mapped[str] = mapped_column(String(255))
     label_config: Mapped[str] = mapped_column(Text)
     synced_until: Mapped[datetime | None]
+    synced_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

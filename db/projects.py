@@ -184,3 +184,9 @@ def set_cursor(session: Session, project_id: int, moment: datetime) -> None:
     """Everything Label Studio changed before this moment has been read."""
     get(session, project_id).synced_until = moment
     session.flush()
+
+
+def mark_synced(session: Session, project_id: int) -> None:
+    """A sync has just read everything there was to read."""
+    get(session, project_id).synced_at = now()
+    session.flush()

@@ -10,6 +10,7 @@ from al_loop.push import push
 from al_loop.rank import rank
 from al_loop.record_review import SyncReport
 from al_loop.sync import sync
+from backend.errors import LabelStudioUnavailable
 from db import cells, labels, projects, queue, reviews
 from db.models import Action, LabelRevision, Review, ReviewStatus
 from db.session import Database
@@ -57,6 +58,20 @@ def states(workshop: Workshop, annotation_id: int) -> list[ReviewStatus]:
     with workshop.database.session(read_only=True) as session:
         thread = reviews.annotation_thread(workshop.project.ls_project_id, annotation_id)
         return [review.status for review in reviews.history(session, thread)]
+
+
+def test_it_notes_when_it_last_read_to_the_end(workshop: Workshop) -> None:
+    run(workshop)
+    first = workshop.project.synced_at
+    run(workshop)  # nobody has changed anything
+    assert first is not None
+    assert workshop.project.synced_at is not None
+    assert workshop.project.synced_at > first
+    workshop.fake.down = True
+    before = workshop.project.synced_at
+    with pytest.raises(LabelStudioUnavailable):
+        run(workshop)
+    assert workshop.project.synced_at == before
 
 
 def test_submit_answers_every_cell_shown(on_both: Workshop) -> None:
