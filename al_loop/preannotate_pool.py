@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from al_loop.context import Loop
 from backend.errors import CellloopError, FileStoreUnavailable
+from backend.logs import about
 from backend.serving import PairCache, Served, active_pair, predict_and_store
 from db import predictions
 from db.answers import ServingPair
@@ -46,13 +47,14 @@ def preannotate_images(
     """Predict these images by this pair; how many could be. Raises FileStoreUnavailable."""
     predicted = 0
     for done, image in enumerate(images, start=1):
-        try:
-            predict_and_store(loop.database, loop.store, served, image)
-            predicted += 1
-        except FileStoreUnavailable:
-            raise
-        except (CellloopError, NotFound) as error:  # not found: forgotten meanwhile
-            log.warning("image %s is left out of the pre-annotations: %s", image.name, error)
+        with about(image=image.id):
+            try:
+                predict_and_store(loop.database, loop.store, served, image)
+                predicted += 1
+            except FileStoreUnavailable:
+                raise
+            except (CellloopError, NotFound) as error:  # not found: forgotten meanwhile
+                log.warning("image %s is left out of the pre-annotations: %s", image.name, error)
         with loop.database.session() as session:
             predictions.fulfil(session, image.id)
         on_progress(done, len(images))

@@ -1,4 +1,4 @@
-"""The active pair as the server serves it: read from SQL, loaded once, replaced when a promotion changed the rows.
+"""The active pair as the server serves it: read from SQL, loaded once, another when a promotion changed the rows.
 
 Nothing here imports torch before a pair is really needed: a server that only repeats stored predictions never
 loads it, and /health and /setup answer before it could.
@@ -20,6 +20,7 @@ from backend.embed import codes
 from backend.errors import NoTrainedModel
 from backend.instances import CLASSES, SOURCES
 from backend.label_studio.regions import RegionCell
+from backend.logs import about
 from backend.store import FileStore, weights_file
 from db import predictions, versions
 from db.answers import Answer, ServingPair, answers, serving_pair
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from backend.preannotate import Pair, PreAnnotation
 
 log = logging.getLogger(__name__)
+
+KEPT_PAIRS = 2
 
 
 class Served(NamedTuple):
@@ -85,15 +88,20 @@ class WeightsLoader:
 
 
 class PairCache:
-    """One loaded pair, shared by all threads, replaced as soon as SQL names another one."""
+    """The pair that serves and the one before it, loaded, shared by all threads; SQL says which one is asked for.
+
+    Two, so that a rollback is instant, and a request that began with the old pair ends with it without a reload.
+    """
 
     def __init__(
         self, database: Database, store: FileStore, device: str = "auto", loader: PairLoader | None = None
     ) -> None:
         self.database = database
+        self._store = store
         self._load = loader or WeightsLoader(store, device)
         self._lock = threading.Lock()
-        self._served: Served | None = None
+        self._kept: tuple[Served, ...] = ()  # replaced, never changed: read without the lock
+        self._verified: frozenset[str] = frozenset()
 
     def current(self) -> Served:
         """The active pair, loaded.
@@ -109,13 +117,29 @@ class PairCache:
         return self.of(row)
 
     def of(self, row: ServingPair) -> Served:
-        """The pair of this row, loaded unless it is the one at hand. Others wait while it loads."""
+        """The pair of this row, loaded unless it is at hand. Others that need one wait while it loads."""
         with self._lock:
-            if self._served is None or self._served.row != row:
+            served = self._at_hand(row)
+            if served is None:
                 started = time.monotonic()
-                self._served = Served(row, self._load(row))
+                served = Served(row, self._load(row))
                 log.info("pair %s loaded in %.1f s", row.name, time.monotonic() - started)
-            return self._served
+            self._kept = (served, *(other for other in self._kept if other is not served))[:KEPT_PAIRS]
+            return served
+
+    def verify(self, row: ServingPair) -> None:
+        """Return when this pair is loaded, or its files have the bytes they had; looks at each file once.
+
+        Raises StoredFileCorrupt, FileStoreUnavailable.
+        """
+        if self._at_hand(row) is not None:
+            return
+        for sha256 in {row.all_cells_sha256, row.infected_sha256} - self._verified:
+            self._store.verify(weights_file(sha256), sha256)
+            self._verified |= {sha256}
+
+    def _at_hand(self, row: ServingPair) -> Served | None:
+        return next((served for served in self._kept if served.row == row), None)
 
 
 def predict_and_store(
@@ -133,9 +157,10 @@ def predict_and_store(
     from backend.images import read_image
     from backend.preannotate import preannotate
 
-    result = preannotate(read_image(store.read(image.file, image.sha256)), served.pair, masks=masks)
-    with database.session() as session:
-        return predictions.add_prediction(session, image.id, served.row.id, cell_rows(result), result.seconds).id
+    with about(image=image.id):
+        result = preannotate(read_image(store.read(image.file, image.sha256)), served.pair, masks=masks)
+        with database.session() as session:
+            return predictions.add_prediction(session, image.id, served.row.id, cell_rows(result), result.seconds).id
 
 
 def cell_rows(found: PreAnnotation) -> list[CellRow]:

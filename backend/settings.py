@@ -48,6 +48,12 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=128 * 1024 * 1024, gt=0, description="tasks come with their annotations inside")
     max_image_bytes: int = Field(default=64 * 1024 * 1024, gt=0, description="largest image fetched from Label Studio")
 
+    log_format: Literal["text", "json"] = Field(default="text", description="lines for people, or for programs")
+    # Asked to end, the server first says that it is not ready, for a proxy to notice; then it takes no new connection,
+    # and then it waits for the requests it has.
+    drain_s: float = Field(default=1.0, ge=0, le=60, description="from `not ready` to the closed door")
+    stop_within_s: int = Field(default=25, ge=1, le=600, description="time for requests under way when stopping")
+
     # How versions are trained here; None leaves it to the role's recipe. 300 steps take about four minutes on one core.
     preset: Literal["lite", "resnet50"] = "lite"
     short_side: int = Field(default=640, ge=64, le=2048, description="px of a field's shorter side as detectors see it")

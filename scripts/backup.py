@@ -24,12 +24,16 @@ def backup(
 
     Example: cellloop backup ~/backups/cellloop-2026-11-26.zip
     """
+    from datetime import datetime
+
     from al_loop.backup import backup as back_up
+    from backend.last_backup import note_backup
     from scripts.composition import open_loop
 
     loop = open_loop()
     with console.progress("backing up") as advance:
         manifest = back_up(loop.database, loop.store, file, files=not no_files, on_progress=advance)
+    note_backup(loop.settings.home, datetime.fromisoformat(manifest.made_at))
     made = {"made_at": manifest.made_at, "engine": manifest.engine, "revision": manifest.revision}
     counts = {"bytes": file.stat().st_size, "files": len(manifest.files), "rows": manifest.rows}
     console.emit({"archive": str(file), **made, **counts}, as_json)

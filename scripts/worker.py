@@ -19,20 +19,19 @@ def worker(
 
     Example: cellloop worker --queues train,predict
     """
-    import logging
     import signal
     import threading
 
     from al_loop.jobs import checked
     from al_loop.pulse import leave
     from al_loop.worker import run_worker
+    from backend.logs import set_up
     from scripts.composition import open_loop
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for chatty in ("httpx", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    loop = open_loop()
+    set_up(loop.settings.log_format)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    run_worker(open_loop(), stop, checked([name.strip() for name in queues.split(",") if name.strip()]))
+    run_worker(loop, stop, checked([name.strip() for name in queues.split(",") if name.strip()]))
     leave()

@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from backend.api import crops, errors, health, history, live, predict, review_queue, status, webhook
+from backend.api import crops, errors, health, history, live, operations, predict, review_queue, status, webhook
 from backend.api.dashboard.app import Beside, create_dashboard
 from backend.api.deps import Server
 from backend.api.limits import BodyLimit
+from backend.api.metrics_record import RecordCollector
+from backend.api.requests import Requests
 from backend.api.task_images import TaskImages
 from backend.crop_cache import CropCache
 from backend.errors import DatabaseNotMigrated
@@ -49,7 +51,7 @@ def create_app(settings: Settings | None = None, *, loader: PairLoader | None = 
 
     # No /docs: an open schema page is one more thing to guard. /api/v1/openapi.json wants the token.
     app = FastAPI(title="cellloop", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.state.server = Server(
+    server = Server(
         settings=settings,
         secrets=secrets,
         database=database,
@@ -68,9 +70,12 @@ def create_app(settings: Settings | None = None, *, loader: PairLoader | None = 
         ),
         crops=CropCache(settings.crops),
     )
-    app.add_middleware(Beside, dashboard=create_dashboard(app.state.server))
+    server.metrics.registry.register(RecordCollector(database, settings.home))
+    app.state.server = server
+    app.add_middleware(Beside, dashboard=create_dashboard(server))
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Requests, metrics=server.metrics)  # the outermost: what the others answer is named, too
     errors.install(app)
-    for module in (health, predict, webhook, status, live, review_queue, history, crops):
+    for module in (operations, health, predict, webhook, status, live, review_queue, history, crops):
         app.include_router(module.router)
     return app

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from backend.api.metrics import Metrics
 from backend.api.task_images import TaskImages
 from backend.credentials import Credentials
 from backend.crop_cache import CropCache
@@ -16,6 +17,8 @@ from backend.serving import PairCache
 from backend.settings import Settings
 from backend.store import FileStore
 from db.session import Database
+
+WAIT_TO_DETECT = 7  # requests, of the 40 that have a thread at a time
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,10 @@ class Server:
     pairs: PairCache
     images: TaskImages
     crops: CropCache
+    metrics: Metrics = field(default_factory=Metrics)
     detecting: threading.Lock = field(default_factory=threading.Lock)  # one request detects, others wait for it
+    waiting: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(1 + WAIT_TO_DETECT))
+    stopping: threading.Event = field(default_factory=threading.Event)  # somebody asked the process to end
 
     @property
     def credentials(self) -> Credentials:

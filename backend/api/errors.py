@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,6 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from backend import errors
+from backend.api.routes import described
+from backend.logs import current
 from db import errors as record_errors
 
 log = logging.getLogger(__name__)
@@ -77,7 +80,17 @@ def status_of(error: Exception) -> int:
 def error_response(error: Exception) -> JSONResponse:
     """The reply to an expected error: its text, in one line."""
     headers = {"WWW-Authenticate": error.challenge} if isinstance(error, Unauthorized) else None
-    return JSONResponse({"error": str(error)}, status_of(error), headers)
+    return said(str(error), status_of(error), headers)
+
+
+def failed_response(what: str) -> JSONResponse:
+    """The reply to a bug of ours. The log has the traceback, the client does not."""
+    return said(f"{what} failed; see the backend's log", 500)
+
+
+def said(text: str, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """An error's text, and under which id the log tells more: {"error", "request"}."""
+    return JSONResponse({"error": text, "request": current().get("request", "")}, status, headers)
 
 
 def install(app: FastAPI) -> None:
@@ -86,7 +99,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(errors.CellloopError)
     @app.exception_handler(record_errors.RecordError)
     def expected(request: Request, error: Exception) -> JSONResponse:
-        log.warning("%s %s refused: %s", request.method, request.url.path, error)
+        log.warning("%s refused: %s", described(request.scope), error)
         return error_response(error)
 
     @app.exception_handler(RequestValidationError)
@@ -94,19 +107,14 @@ def install(app: FastAPI) -> None:
         # Where and what, without the input itself: it may be a whole project, or a password.
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        log.warning("%s %s: %s: %s", request.method, request.url.path, place, first["msg"])
-        return JSONResponse({"error": f"{place}: {first['msg']}"}, 422)
+        log.warning("%s: %s: %s", described(request.scope), place, first["msg"])
+        return said(f"{place}: {first['msg']}", 422)
 
     @app.exception_handler(HTTPException)
     def http(_request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+        return said(error.detail, error.status_code, error.headers)
 
     @app.exception_handler(DBAPIError)
     def record(request: Request, error: DBAPIError) -> JSONResponse:
-        log.error("%s %s: the database failed: %s", request.method, request.url.path, error.orig)
-        return JSONResponse({"error": "the database does not answer; see the backend's log"}, 503)
-
-    @app.exception_handler(Exception)
-    def unexpected(request: Request, _error: Exception) -> JSONResponse:
-        # Starlette re-raises after this reply, so the server's log gets the traceback and the client does not.
-        return JSONResponse({"error": f"{request.url.path} failed; see the backend's log"}, 500)
+        log.error("%s: the database failed: %s", described(request.scope), error.orig)
+        return said("the database does not answer; see the backend's log", 503)

@@ -17,7 +17,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from fastapi import APIRouter, Depends, Response
@@ -25,12 +27,14 @@ from fastapi import APIRouter, Depends, Response
 from backend.api import auth
 from backend.api.deps import Server, ServerDep
 from backend.api.health import UNTRAINED
+from backend.api.metrics import Source
 from backend.api.task_images import TaskImage
 from backend.errors import CellloopError
 from backend.label_studio import label_config
 from backend.label_studio.label_config import Kind, LabelConfig
 from backend.label_studio.protocol import PredictRequest, priority_to_score
 from backend.label_studio.regions import to_regions
+from backend.logs import about
 from backend.serving import active_pair, predict_and_store, regions_of
 from db import predictions
 from db.answers import Answer, ServingPair, answers
@@ -72,6 +76,7 @@ def predict(server: ServerDep, body: PredictRequest, shape: Kind | None = None) 
     _request(server, rest)
 
     items = {id_: _answered(row, stored[id_], image, config, shape) for id_, image in images.items() if id_ in stored}
+    _count(server, found, items, {image.id for image in missing}, failed)
     return _reply([_item(entry, row, items, failed) for entry in found])
 
 
@@ -89,25 +94,42 @@ def _detect(
 ) -> dict[int, Exception]:
     """Predict and store images in order while the budget lasts; errors by image id. One request detects at a time."""
     failed: dict[int, Exception] = {}
-    if not missing or not server.detecting.acquire(timeout=max(0.0, deadline - time.monotonic())):
-        return failed
-    try:
+    with _turn(server, deadline) if missing else nullcontext(False) as ours:
         slowest = 0.0
-        for image in missing:
+        for image in missing if ours else ():
             started = time.monotonic()
-            if started + slowest >= deadline:  # it would end after the budget
+            if started + slowest >= deadline or server.stopping.is_set():  # it would end after the budget
                 break
-            try:
-                # Loading is part of the loop: it happens once, and only if there is time left to use it.
-                served = server.pairs.of(row)
-                predict_and_store(server.database, server.store, served, image, masks=masks)
-            except (CellloopError, RecordError, RuntimeError, OSError) as error:  # torch raises RuntimeErrors
-                log.error("image %s (%s) is not predicted: %s", image.id, image.name, error)
-                failed[image.id] = error
+            with about(image=image.id):
+                try:
+                    # Loading is part of the loop: it happens once, and only if there is time left to use it.
+                    served = server.pairs.of(row)
+                    predict_and_store(server.database, server.store, served, image, masks=masks)
+                except (CellloopError, RecordError, RuntimeError, OSError) as error:  # torch raises RuntimeErrors
+                    log.error("image %s is not predicted: %s", image.name, error)
+                    failed[image.id] = error
             slowest = max(slowest, time.monotonic() - started)
-    finally:
-        server.detecting.release()
     return failed
+
+
+@contextmanager
+def _turn(server: Server, deadline: float) -> Iterator[bool]:
+    """Whether it is this request's turn to detect, before the deadline.
+
+    Few may wait: each holds a thread, and who only wants what is stored must find one free.
+    """
+    if not server.waiting.acquire(blocking=False):
+        yield False
+        return
+    try:
+        ours = server.detecting.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        try:
+            yield ours
+        finally:
+            if ours:
+                server.detecting.release()
+    finally:
+        server.waiting.release()
 
 
 def _request(server: Server, images: Sequence[Image]) -> None:
@@ -116,6 +138,25 @@ def _request(server: Server, images: Sequence[Image]) -> None:
         with server.database.session() as session:
             for image in images:
                 predictions.request(session, image.id)
+
+
+def _count(
+    server: Server,
+    found: Sequence[Image | CellloopError],
+    items: Mapping[int, Item],
+    missing: Collection[int],
+    failed: Mapping[int, Exception],
+) -> None:
+    sources = Counter[Source]()
+    for entry in found:
+        if isinstance(entry, CellloopError) or entry.id in failed:
+            sources["refused"] += 1
+        elif entry.id not in items:
+            sources["left"] += 1
+        else:
+            sources["detected" if entry.id in missing else "stored"] += 1
+    for source, tasks in sources.items():
+        server.metrics.predicted(source, tasks)
 
 
 def _item(entry: Image | CellloopError, row: ServingPair, items: dict[int, Item], failed: dict[int, Exception]) -> Item:

@@ -29,7 +29,9 @@ from backend.api.dashboard.headers import SafeHeaders
 from backend.api.dashboard.view import render
 from backend.api.deps import Server
 from backend.api.errors import NotSignedIn, status_of
+from backend.api.routes import described
 from backend.errors import CellloopError
+from backend.logs import current
 from db.errors import RecordError
 
 log = logging.getLogger(__name__)
@@ -71,7 +73,7 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(CellloopError)
     @app.exception_handler(RecordError)
     def expected(request: Request, error: Exception) -> Response:
-        log.warning("%s %s refused: %s", request.method, request.url.path, error)
+        log.warning("%s refused: %s", described(request.scope), error)
         return _problem(request, str(error), status_of(error))
 
     @app.exception_handler(RequestValidationError)
@@ -85,7 +87,7 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(DBAPIError)
     def record(request: Request, error: DBAPIError) -> Response:
-        log.error("%s %s: the database failed: %s", request.method, request.url.path, error.orig)
+        log.error("%s: the database failed: %s", described(request.scope), error.orig)
         return _problem(request, "The database does not answer; see the backend's log", 503)
 
     @app.exception_handler(Exception)
@@ -94,4 +96,5 @@ def _answer_errors(app: FastAPI) -> None:
 
 
 def _problem(request: Request, text: str, status: int) -> Response:
-    return render(request, "problem.html.j2", status, title=TITLES.get(status, "This did not work"), text=text)
+    title = TITLES.get(status, "This did not work")
+    return render(request, "problem.html.j2", status, title=title, text=text, request_id=current().get("request", ""))
