@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import shutil
 import subprocess
@@ -163,3 +164,12 @@ def data_root() -> Path:
     if not (root / "bbbc041").is_dir():
         pytest.skip(f"no real smears in {root}: set CELLLOOP_DATA to a folder with bbbc041/ and iml/")
     return root
+
+
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
+    """The root logger, as it was before, afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield root
+    root.handlers[:], root.level = handlers, level

@@ -23,6 +23,8 @@ from backend.settings import Settings
 
 log = logging.getLogger("cellloop.server")
 
+JOIN_S = 1.0  # threads of the pool that have nothing to do end at once
+
 
 class _Process(uvicorn.Server):
     """uvicorn's server, with a moment between the signal and the closed door, and 0 as its exit code."""
@@ -69,9 +71,11 @@ def run(app: FastAPI, host: str, port: int, settings: Settings) -> None:
     process = _Process(config, app.state.server.stopping, settings.drain_s)
     process.run()
     log.info("server stopped")
-    busy = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
-    if busy:  # a detection over its time: Python would wait for its thread
-        log.warning("%d requests were still being worked on", len(busy))
+    others = [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
+    for thread in others:
+        thread.join(JOIN_S)
+    if any(thread.is_alive() for thread in others):  # a detection over its time: Python would wait for its thread
+        log.warning("a request was still being worked on")
         logging.shutdown()
         sys.stdout.flush()
         os._exit(0)
