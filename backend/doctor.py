@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from backend import doctor_label_studio, doctor_machine, doctor_record
+from backend import doctor_label_studio, doctor_machine, doctor_operations, doctor_record
 from backend.credentials import Credentials, credentials_file, load_credentials
 from backend.errors import CredentialsUnusable
 from backend.far_store import open_store
@@ -56,6 +56,7 @@ def _record(settings: Settings, database: Database, store: FileStore) -> Iterato
     yield doctor_record.check_images(database, store)
     yield from doctor_record.check_models(database, store)
     yield doctor_record.check_projects(database, settings)
+    yield from doctor_operations.check(database, settings.home)
 
 
 def _credentials(home: Path) -> Credentials | None:

@@ -87,5 +87,5 @@ def check_projects(database: Database, settings: Settings) -> Finding:
     if not ours:
         others = f" (but {len(known)} of other addresses)" if known else ""
         return notice("projects", f"none of {settings.label_studio_url}{others}", mend)
-    read = ", ".join(f"{p.title} (read until {p.synced_until or 'never'})" for p in ours)
+    read = ", ".join(f"{p.title} (last read {p.synced_at or 'never'})" for p in ours)
     return ok("projects", read)

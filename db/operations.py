@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -27,6 +27,8 @@ from db.models import (
     VersionStatus,
     Worker,
 )
+
+BEAT_RESTS = timedelta(seconds=60)  # longer, and a worker counts as gone, until another one ends it in the record
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ def _queue(session: Session) -> list[tuple[str, int, int]]:
         items, held = found.get(row.way.value, (0, 0))
         found[row.way.value] = (items + row.items, held + row.in_hand)
     return [(way, items, held) for way, (items, held) in found.items()]
+
+
+def living(found: Operations, moment: datetime) -> list[Worker]:
+    """Workers that beat, as far as this moment's clock and theirs agree."""
+    return [worker for worker in found.workers if moment - worker.beat_at < BEAT_RESTS]
 
 
 def tokens_ending(session: Session, before: datetime) -> Sequence[ApiToken]:

@@ -15,12 +15,10 @@ from sqlalchemy.exc import DBAPIError
 
 from backend.last_backup import last_backup
 from db.models import now
-from db.operations import Operations, operations
+from db.operations import Operations, living, operations
 from db.session import Database
 
 log = logging.getLogger(__name__)
-
-BEAT_S = 60.0  # a worker that has not beaten for so long counts as gone, until another worker says so in the record
 
 
 class RecordCollector(Collector):
@@ -85,7 +83,7 @@ def _work(found: Operations, moment: datetime) -> Iterator[Metric]:
     yield _family(GaugeMetricFamily, "open_run_silent_seconds", "Since each last told of progress.", labels, silent)
     ended = [((role, status), many) for role, status, many in found.ended_runs]
     yield _family(CounterMetricFamily, "ended_runs", "Training runs that ended.", ("role", "status"), ended)
-    alive = [worker for worker in found.workers if _since(worker.beat_at, moment) < BEAT_S]
+    alive = living(found, moment)
     many = [((name,), sum(name in worker.queues for worker in alive)) for name in ("train", "predict", "sync")]
     yield _family(GaugeMetricFamily, "workers_alive", "Workers that take from a queue and beat.", ("queue",), many)
 

@@ -7,21 +7,25 @@ import shutil
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
-from backend import doctor_label_studio, doctor_machine
+from backend import doctor_label_studio, doctor_machine, doctor_operations
 from backend.credentials import credentials_file, load_credentials
 from backend.doctor import diagnose
 from backend.findings import Finding
 from backend.label_studio.connections import ensure_webhook
 from backend.label_studio.label_config import default_config
+from backend.last_backup import last_backup, note_backup
 from backend.settings import Settings
 from backend.store import FileStore
-from db import images, migrate, projects, versions
+from db import images, migrate, projects, runs, versions
+from db.models import ApiToken, TrainingRun, Worker, now
 from db.session import Database
 from tests.label_studio_fixture import RunningLabelStudio
 
@@ -111,6 +115,9 @@ def healthy_home(tmp_path_factory: pytest.TempPathFactory, stand_in_server: Labe
 def settings(tmp_path: Path, healthy_home: Path, stand_in: LabelStudioStandIn) -> Settings:
     """A copy of the healthy installation, for a test to spoil."""
     home = shutil.copytree(healthy_home, tmp_path / "home")
+    note_backup(home, now())
+    with Database(f"sqlite:///{home / 'cellloop.sqlite'}").session() as session:
+        session.add(Worker(name="w", host="here", pid=1, queues=["train", "predict", "sync"]))
     return Settings(home=home, port=free_port(), label_studio_url=stand_in.url, backend_url=BACKEND, device="cpu")
 
 
@@ -125,6 +132,42 @@ def test_healthy_installation(settings: Settings) -> None:
     assert "1 train" in found["images"].found
     assert "expert@cellloop.local" in found["label studio"].found
     assert {"model all_cells", "model infected", "project 5 backend", "project 5 webhook"} <= set(found)
+
+
+def test_what_runs_unattended_and_has_stopped(settings: Settings) -> None:
+    long_ago = now() - timedelta(days=9)
+    note_backup(settings.home, long_ago)
+    database = Database(settings.database_url)
+    with database.session() as session:
+        session.query(Worker).one().beat_at = long_ago
+        run = runs.open_run(session, "infected", "person", {}, {})
+        assert run is not None
+        session.add(ApiToken(name="grafana", scope="read", token_sha256="0" * 64, expires_at=now() + timedelta(days=3)))
+    with database.session() as session:
+        session.execute(update(TrainingRun).values(updated_at=long_ago))
+    database.dispose()
+    found = examine(settings)
+    said = {about: found[about].found for about in ("workers", "runs", "tokens", "backup")}
+    assert said == {
+        "workers": "none takes from train, predict, sync",
+        "runs": f"run {run.id} of infected has waited for 9 d",
+        "tokens": "'grafana' ends in 3 d",
+        "backup": "of 9 d ago",
+    }
+    assert {found[about].state for about in said} == {"notice"}
+    assert all(found[about].mend for about in said)
+
+
+def test_clocks_apart_are_told() -> None:
+    assert doctor_operations.check_clock(now(), now()).state == "ok"
+    told = doctor_operations.check_clock(now() - timedelta(minutes=5), now())
+    assert (told.state, "5 min off" in told.found) == ("notice", True)
+
+
+def test_a_backup_nobody_noted_is_none(tmp_path: Path) -> None:
+    assert last_backup(tmp_path) is None
+    (tmp_path / "last-backup").write_text("yesterday")
+    assert doctor_operations.check_backup(last_backup(tmp_path), now()).state == "notice"
 
 
 def test_untouched_home_is_told_what_to_do_and_stays_untouched(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from backend.last_backup import last_backup
 from db import migrate
 from db.session import Database
 from scripts import cli
@@ -34,6 +35,7 @@ def test_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert (status, error.count("\n")) == (1, 1)
     assert f"{image.file}: expected in the store, but it is missing" in error
     status, made = run(capsys, "backup", archive, "--json", "--no-files")
+    assert last_backup(old).isoformat() == made["made_at"]  # type: ignore[union-attr]
     assert (status, made["engine"], made["files"], made["rows"]["images"]) == (0, "sqlite", 0, 1)
     status, error = run(capsys, "restore", archive)
     assert (status, "expected an empty database, got 1 rows in images" in error) == (1, True)
