@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from dbos import DBOS, SetWorkflowID, WorkflowHandle
@@ -26,10 +25,10 @@ from al_loop.preannotate_pool import preannotate_images
 from al_loop.push import push
 from al_loop.rank import rank
 from al_loop.rerank import rerank
-from al_loop.retrain import training_config
 from al_loop.sync import sync
-from al_loop.trigger import due, trigger_config
+from al_loop.trigger import ask_for_retraining, open_when_due
 from backend.errors import CellloopError
+from backend.instances import ROLES
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.protocol import START_TRAINING
 from backend.locks import Occupied
@@ -79,7 +78,8 @@ class Worker:
         if (came or predicted) and active_pair(self.loop.database) is not None:
             self._order(pool_changed=predicted or bool(came & RETURNING))
         self._push_order()
-        self._retrain_when_due()
+        for role in ROLES:
+            open_when_due(self.loop, role)
         self._look_after_runs()
         self._attempt("following the serving pair", self._follow_pair, rest_s=FOLLOW_AGAIN_S)
 
@@ -119,9 +119,10 @@ class Worker:
             return set()
         sweep = any("DELETED" in action for _, action in events) or self._polls % SWEEP_EVERY == 0
         if any(action == START_TRAINING for _, action in events):
-            self._open_run("label-studio", {})
+            ask_for_retraining(self.loop, "Start training was pressed", RETRAINED_ROLE, "label-studio")
         if asked is not None:
-            self._open_run("person", asked.payload)
+            why = f"{asked.payload['why']} ({asked.payload['by']})"
+            ask_for_retraining(self.loop, why, RETRAINED_ROLE)
         came: set[str] = set()
         for project in known:
 
@@ -165,21 +166,6 @@ class Worker:
                 return True
 
             self._attempt(f"order of {project.title}", order)
-
-    def _retrain_when_due(self) -> None:
-        settings = self.loop.settings
-        config = trigger_config(settings)
-        with self.loop.database.session(read_only=True) as session:
-            reason = due(session, RETRAINED_ROLE, config)
-        if reason is not None:
-            self._open_run("reviews", reason)
-
-    def _open_run(self, trigger: str, detail: dict[str, object]) -> None:
-        config = training_config(self.loop.settings, RETRAINED_ROLE)
-        with self.loop.database.session() as session:
-            run = runs.open_run(session, RETRAINED_ROLE, trigger, detail, asdict(config))
-        if run is not None:
-            log.info("training run %d opened by %s %s", run.id, trigger, detail)
 
     def _look_after_runs(self) -> None:
         """Give every queued run its workflow; fail one whose workflow has ended and left it open."""

@@ -28,6 +28,7 @@ VERBS: tuple[str, ...] = (
     "sync",
     "retrain",
     "runs",
+    "schedule",
     "evaluate",
     "history",
     "agreement",

@@ -56,7 +56,7 @@ def _ask_unless_due(loop: Loop, project: Project) -> None:
     for connected in known:
         sync.sync(loop, loop.label_studio(), connected)
     with loop.database.session(read_only=True) as session:
-        reason = trigger.due(session, "infected", trigger.trigger_config(loop.settings))
+        reason = trigger.due(session, "infected", trigger.trigger_config(session, loop.settings, "infected"))
     if reason is None:
         trigger.ask_for_retraining(loop, "the scripted expert has reviewed every image")
     time.sleep(0.5)

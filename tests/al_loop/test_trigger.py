@@ -57,8 +57,8 @@ def test_due_when_the_weights_of_new_cells_reach_the_threshold(database: Databas
         review(session, "difficult")
         reason = due(session, "infected", EAGER)
         assert reason is not None
-        assert (reason["weighted"], reason["threshold"]) == (3.0, 3.0)
-        assert {k: n for k, n in reason["new_cells"].items() if n} == {"difficult": 2, "ring": 1}
+        assert (reason["reviews"]["weighted"], reason["reviews"]["threshold"]) == (3.0, 3.0)
+        assert {k: n for k, n in reason["reviews"]["new_cells"].items() if n} == {"difficult": 2, "ring": 1}
 
 
 def test_a_cell_counts_once_and_as_what_it_is_called_now(sqlite_database: Database) -> None:
@@ -95,7 +95,7 @@ def test_labels_a_run_was_opened_with_are_used_up_and_later_ones_count_for_the_n
         assert trained_until(session, "infected") == run.newest_revision_id
         reason = due(session, "infected", EAGER)
         assert reason is not None
-        assert reason["weighted"] == 5.0
+        assert reason["reviews"]["weighted"] == 5.0
 
 
 @pytest.mark.parametrize("status", [RunStatus.failed, RunStatus.cancelled])
@@ -135,6 +135,8 @@ def test_a_person_may_ask_whatever_the_count_but_only_once(tmp_path: Path, sqlit
     assert ask_for_retraining(workshop, "impatience") is None
     with sqlite_database.session(read_only=True) as session:
         run = runs.get(session, run_id)
-        assert (run.status, run.trigger, run.detail) == (RunStatus.queued, "person", {"why": "new stain"})
+        assert (run.status, run.trigger) == (RunStatus.queued, "person")
+        assert (run.detail["triggers"], run.detail["person"]) == (["person"], {"why": "new stain"})
+        assert [call["person"]["why"] for call in run.detail["meanwhile"]] == ["impatience"]
         assert run.config["steps"] == 7
     assert training_config(workshop.settings, "infected").rare_share == 0.65

@@ -147,7 +147,7 @@ def test_enough_reviews_open_a_run_that_says_why(tmp_path: Path, sqlite_database
         worker.tick()
         with sqlite_database.session(read_only=True) as session:
             [run] = runs.runs(session)
-            assert (run.trigger, run.detail["weighted"]) == ("reviews", 3.0)
+            assert (run.trigger, run.detail["reviews"]["weighted"]) == ("reviews", 3.0)
 
         def ended() -> bool:
             with sqlite_database.session(read_only=True) as session:
