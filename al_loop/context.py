@@ -32,8 +32,12 @@ class Loop:
 
     def label_studio(self) -> LabelStudio:
         """A client for the Label Studio we serve."""
+        settings = self.settings
         return LabelStudio(
-            self.settings.label_studio_url, self.label_studio_token, rotated=lambda: self.label_studio_token
+            settings.label_studio_url,
+            self.label_studio_token,
+            settings.label_studio_timeout_s,
+            rotated=lambda: self.label_studio_token,
         )
 
     @property

@@ -36,6 +36,7 @@ class Settings(BaseSettings):
         default=None, pattern=r"^[!-~]*$", repr=False, description="overrides the generated token"
     )
     label_studio_project: str = Field(default="cellloop", description="title of the project we serve")
+    label_studio_timeout_s: float = Field(default=60.0, gt=0, description="longest wait for one of its answers")
     backend_url: str = Field(default="", description="this backend as Label Studio reaches it; empty: host and port")
 
     public_url: str = Field(default="", description="this backend as experts' browsers reach it; empty: backend_url")

@@ -1,0 +1,118 @@
+"""Rounds of the fault harness: an expert works, something breaks, it is mended, and everything must be right again."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from al_loop.faults.diary import DiaryExpert
+from al_loop.faults.installation import FIELDS, Installation
+from al_loop.faults.invariants import Violation, violations
+from al_loop.faults.kinds import FAULTS, Fault
+from al_loop.faults.scene import Scene
+from al_loop.trigger import ask_for_retraining
+from db.models import Way
+
+PATIENCE_S = 90.0  # from the end of the mending until everything is right again
+TRAINS = 0.5  # share of rounds with a training under way, beside those whose fault needs one
+BUSY_CELLS = 12  # answers about single cells that stand at a time
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round was and what it showed."""
+
+    number: int
+    faults: list[str]
+    seconds: float
+    observed: list[str]
+    violations: list[Violation]
+
+
+def dealt(rounds: int, seed: int, engine: str) -> list[list[Fault]]:
+    """The faults of every round: each kind as often as any other, and at least once in 25 rounds."""
+    kinds = [fault for fault in FAULTS if fault.engine in ("", engine)]
+    per_round = -(-len(kinds) // 25)
+    rng, deck, hands = random.Random(seed), list[Fault](), list[list[Fault]]()
+    for _ in range(rounds):
+        hand: list[Fault] = []
+        while len(hand) < min(per_round, len(kinds)):
+            if not deck:
+                deck = rng.sample(kinds, len(kinds))
+            hand.append(deck.pop())
+        hands.append(hand)
+    return hands
+
+
+def play(
+    installation: Installation,
+    expert: DiaryExpert,
+    number: int,
+    faults: Sequence[Fault],
+    seed: int,
+    patience_s: float = PATIENCE_S,
+) -> Round:
+    """One round. seed: of the whole; what this round draws follows from it and from its number alone."""
+    began = time.monotonic()
+    scene = Scene(installation, expert, random.Random(f"{seed}/{number}"))
+    rng = scene.rng
+    act(scene)
+    if any(fault.trains for fault in faults) or rng.random() < TRAINS:
+        ask_for_retraining(installation.loop, "a round of the fault harness")
+        reached = rng.randint(0, 3)
+        scene.wait(lambda: (run := scene.run()) is None or run.step >= reached, 10.0)
+    with ExitStack() as struck:
+        for fault in faults:
+            struck.enter_context(fault.strike(scene))
+        for _ in range(rng.randint(1, 3)):
+            act(scene)
+    for child in (installation.server, *installation.workers):
+        child.arm()
+    installation.start()
+    found = settled(scene, patience_s)
+    names = [fault.name for fault in faults]
+    return Round(number, names, time.monotonic() - began, scene.observed, found)
+
+
+def act(scene: Scene) -> None:
+    """The expert does something, mostly about whole fields."""
+    way = Way.field if scene.rng.random() < 0.75 else Way.cell
+    for project in scene.installation.projects:
+        if project.way == way:
+            scene.expert.act(project, FIELDS // 3 if way == Way.field else BUSY_CELLS)
+
+
+def settled(scene: Scene, patience_s: float) -> list[Violation]:
+    """What is still not right when patience ends; empty as soon as everything is."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            found = violations(scene.installation, scene.expert.diary) if scene.expert.finish() else []
+            if not found and not scene.expert.unfinished:
+                return []
+        except Exception as error:
+            found = [Violation("stuck", f"{type(error).__name__}: {error}")]
+        if time.monotonic() > deadline:
+            return found or [Violation("stuck", "the expert cannot finish")]
+        scene.installation.start()
+        time.sleep(0.1)
+
+
+def play_rounds(
+    installation: Installation,
+    rounds: int,
+    seed: int,
+    on_round: Callable[[Round], None] = lambda played: None,
+) -> list[Round]:
+    """Play them one after the other on the same installation, until one shows a violation."""
+    user = installation.studio.client.whoami().id
+    expert = DiaryExpert(installation.studio.expert, installation.studio.client, user, random.Random(seed))
+    played: list[Round] = []
+    engine = "sqlite" if installation.embedded else "postgresql"
+    for number, faults in enumerate(dealt(rounds, seed, engine), start=1):
+        played.append(play(installation, expert, number, faults, seed))
+        on_round(played[-1])
+    return played
