@@ -47,7 +47,7 @@ async def ready(request: Request, server: ServerDep) -> JSONResponse:
     return JSONResponse(body, 503 if reasons else 200, HEADERS)
 
 
-@router.get("/metrics", dependencies=[Depends(auth.api)])
+@router.get("/metrics", dependencies=[Depends(auth.reader)])
 def metrics(server: ServerDep) -> Response:
     """Everything counted and everything the record knows, in Prometheus' text format."""
     return Response(generate_latest(server.metrics.registry), media_type=CONTENT_TYPE_LATEST, headers=HEADERS)
@@ -84,10 +84,16 @@ def _record(server: Server) -> list[str]:
 
 
 async def _known(request: Request, server: Server) -> bool:
-    for check in (auth.api, auth.ml_backend):
-        try:
-            await check(request, server)
-            return True
-        except Unauthorized:
-            continue
-    return False
+    try:
+        await auth.ml_backend(request, server)
+        return True
+    except Unauthorized:
+        return await run_in_threadpool(_may_read, request, server)
+
+
+def _may_read(request: Request, server: Server) -> bool:
+    try:
+        auth.reader(request, server)
+    except Unauthorized:
+        return False
+    return True

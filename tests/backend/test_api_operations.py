@@ -23,7 +23,7 @@ NOBODY: dict[str, Any] = {"auth": ("nobody", "guess")}
 
 def scrape(client: TestClient, bench: Bench) -> dict[tuple[str, ...], float]:
     """(name, label values sorted by label) -> value."""
-    response = client.get("/metrics", **bench.bearer(bench.credentials.api_token))
+    response = client.get("/metrics", **bench.bearer(bench.token))
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/plain; version=")
     return {
@@ -169,6 +169,6 @@ def test_without_the_record_the_rest_is_told(client: TestClient, bench: Bench) -
 
 
 def test_no_secret_is_among_the_numbers(client: TestClient, bench: Bench) -> None:
-    text = client.get("/metrics", **bench.bearer(bench.credentials.api_token)).text
+    text = client.get("/metrics", **bench.bearer(bench.token)).text
     secrets = vars(load_credentials(bench.settings.home))
     assert [name for name, value in secrets.items() if value in text] == []
