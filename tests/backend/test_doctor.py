@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from backend import doctor_label_studio, doctor_machine, doctor_operations
+from backend import doctor_label_studio, doctor_machine
 from backend.credentials import credentials_file, load_credentials
 from backend.doctor import diagnose
 from backend.findings import Finding
 from backend.label_studio.connections import ensure_webhook
 from backend.label_studio.label_config import default_config
-from backend.last_backup import last_backup, note_backup
+from backend.last_backup import note_backup
 from backend.settings import Settings
 from backend.store import FileStore
 from db import images, migrate, projects, runs, versions
@@ -156,18 +156,6 @@ def test_what_runs_unattended_and_has_stopped(settings: Settings) -> None:
     }
     assert {found[about].state for about in said} == {"notice"}
     assert all(found[about].mend for about in said)
-
-
-def test_clocks_apart_are_told() -> None:
-    assert doctor_operations.check_clock(now(), now()).state == "ok"
-    told = doctor_operations.check_clock(now() - timedelta(minutes=5), now())
-    assert (told.state, "5 min off" in told.found) == ("notice", True)
-
-
-def test_a_backup_nobody_noted_is_none(tmp_path: Path) -> None:
-    assert last_backup(tmp_path) is None
-    (tmp_path / "last-backup").write_text("yesterday")
-    assert doctor_operations.check_backup(last_backup(tmp_path), now()).state == "notice"
 
 
 def test_untouched_home_is_told_what_to_do_and_stays_untouched(tmp_path: Path) -> None:
