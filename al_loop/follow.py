@@ -17,9 +17,9 @@ from al_loop import rank as ranking
 from al_loop import suspect as suspecting
 from al_loop.jobs import LOOK_EVERY_S, PREDICT, runtime
 from al_loop.preannotate_pool import preannotate_images, waiting
-from al_loop.run_log import about_run
 from al_loop.stages import follow_stage, note
 from backend.errors import CellloopError
+from backend.logs import about
 from db import projects
 
 log = logging.getLogger("cellloop.cycle")
@@ -77,7 +77,7 @@ def predict_images(pair_id: int, image_ids: list[int], run_id: int | None) -> li
     def tell(done: int, total: int) -> None:
         note(run_id, f"predicting, {others + total - done} images to go")
 
-    with about_run(run_id, "preannotate"):
+    with about(run=run_id, stage="preannotate"):
         try:
             preannotate_images(here.loop, here.pairs.of(pair), mine, tell)
         except CellloopError as error:

@@ -10,51 +10,28 @@ import logging
 import queue
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from backend.logs import current
 from db import run_events
 from db.session import Database
 
 LOGGER = "cellloop"
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where in which run a thread works."""
-
-    run_id: int
-    stage: str
-
-
-_place: ContextVar[_Place | None] = ContextVar("place", default=None)
-
-
-@contextmanager
-def about_run(run_id: int | None, stage: str) -> Iterator[None]:
-    """Everything that is logged in the block belongs to this run's log; to none without a run."""
-    token = _place.set(None if run_id is None else _Place(run_id, stage))
-    try:
-        yield
-    finally:
-        _place.reset(token)
-
-
 class _OfRuns(QueueHandler):
-    """Keeps what belongs to a run, and where."""
+    """Keeps what is about a run, with what else it is about."""
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        place = _place.get()
         prepared = super().prepare(record)
-        prepared.__dict__["place"] = place
+        prepared.__dict__["about"] = current()
         return prepared
 
     def emit(self, record: logging.LogRecord) -> None:
-        if _place.get() is not None:
+        if "run" in current():
             super().emit(record)
 
 
@@ -65,15 +42,15 @@ class _IntoRecord(logging.Handler):
         self._worker_id = worker_id
 
     def emit(self, record: logging.LogRecord) -> None:
-        place: _Place = record.__dict__["place"]
+        about: dict[str, int | str] = record.__dict__["about"]
         try:
             with self._database.session() as session:
                 run_events.add_event(
                     session,
-                    place.run_id,
+                    int(about["run"]),
                     record.getMessage(),
                     level=record.levelname.lower(),
-                    stage=place.stage,
+                    stage=str(about.get("stage", "")),
                     worker_id=self._worker_id,
                     at=datetime.fromtimestamp(record.created, UTC),
                 )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from al_loop.jobs import Runtime, runtime
 from al_loop.retrain import RunCancelled
-from al_loop.run_log import about_run
+from backend.logs import about
 from db import run_events, runs
 
 log = logging.getLogger("cellloop.cycle")
@@ -29,7 +29,7 @@ def stage(run_id: int, name: str, message: str) -> Iterator[Runtime]:
         runs.progress(session, run_id, run.step, run.steps, message, ends_at=run.ends_at)
         said = message if run.attempt == 1 else f"{message} (worker {run.attempt} of this run)"
         run_events.add_event(session, run_id, said, level=run_events.STAGE, stage=name, worker_id=here.worker_id)
-    with about_run(run_id, name):
+    with about(run=run_id, stage=name):
         yield here
 
 
@@ -43,7 +43,7 @@ def follow_stage(run_id: int | None, name: str, message: str) -> Iterator[Runtim
             run.stage = name
             runs.progress(session, run_id, run.step, run.steps, message, ends_at=run.ends_at)
             run_events.add_event(session, run_id, message, level=run_events.STAGE, stage=name, worker_id=here.worker_id)
-    with about_run(run_id, name):
+    with about(run=run_id, stage=name):
         yield here
 
 

@@ -74,9 +74,7 @@ class Child:
         return self.log.read_text(errors="replace")[-characters:] if self.log.exists() else ""
 
 
-def command(
-    run: Run, name: str, folder: Path, arguments: Sequence[str], environment: Mapping[str, str]
-) -> Child:
+def command(run: Run, name: str, folder: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> Child:
     """A `cellloop` command as a child, not started yet."""
     log, control = folder / f"{name}.log", folder / f"{name}.control.json"
     return Child(name, folder, run, (list(arguments), dict(environment), str(log), str(control)))

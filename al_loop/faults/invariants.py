@@ -83,9 +83,7 @@ def _truth(session: Session, project: Project, tasks: dict[int, Task], diary: Di
             yield from _states(session, thread, annotation, expected[annotation.id])
 
 
-def _thread(
-    session: Session, project: Project, thread: str, task: Task, annotation: Annotation
-) -> Iterator[Violation]:
+def _thread(session: Session, project: Project, thread: str, task: Task, annotation: Annotation) -> Iterator[Violation]:
     """SQL's labels of one annotation are those that it holds."""
     there, here = _said(project, task, annotation), _said_in_sql(session, project, thread)
     if missing := there - here:

@@ -63,9 +63,7 @@ class StandIn(Studio):
         super().__init__(any_port(), secrets.token_hex(20))
         file = folder / "label-studio.sqlite"
         control = folder / "label-studio.control.json"
-        self.child = Child(
-            "label-studio", folder, _serve, (str(file), self.port, {self.token: 1}, str(control))
-        )
+        self.child = Child("label-studio", folder, _serve, (str(file), self.port, {self.token: 1}, str(control)))
 
     def start(self) -> None:
         self.child.start()

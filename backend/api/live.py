@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from backend.api import auth
 from backend.api.conditional import json_response
 from backend.api.deps import ServerDep
-from db import inbox, labels, queue, runs, versions
+from db import inbox, labels, queue, runs, versions, workers
 from db.models import RunStatus, TrainingRun, Way
 
 router = APIRouter(prefix="/api/v1", dependencies=[Depends(auth.reader)])
@@ -37,11 +37,13 @@ class OpenRun:
 class Live:
     """The present in few numbers. state: changes when anything but a run's progress did.
 
-    waiting: items in the queue by way of reviewing. in_hand: how many of them somebody has opened.
+    workers: each living one with its queues. waiting: items in the queue by way of reviewing. in_hand: how many of them
+    somebody has opened.
     """
 
     doing: str
     runs: list[OpenRun]
+    workers: list[str]
     waiting: dict[str, int]
     in_hand: int
     state: str = field(default="")
@@ -66,7 +68,8 @@ def present(session: Session) -> Live:
     facts: tuple[Any, ...] = (
         newest, waiting, in_hand, [(run.id, run.status) for run in open_runs], None if wish is None else wish.id,
     )  # fmt: skip
-    return Live(_doing(open_runs), open_runs, waiting, in_hand, _hash(repr(facts).encode()))
+    living = [f"{worker.name} ({', '.join(worker.queues)})" for worker in workers.living(session)]
+    return Live(_doing(open_runs), open_runs, living, waiting, in_hand, _hash(repr((facts, living)).encode()))
 
 
 def _open(run: TrainingRun) -> OpenRun:
@@ -79,7 +82,8 @@ def _progress(run: TrainingRun) -> str:
     if not run.steps:
         return run.message or "has begun"
     share = f"step {run.step} of {run.steps} ({100 * run.step // run.steps} %)"
-    return f"{share}: {run.message}" if run.message else share
+    ends = f", ends about {run.ends_at:%H:%M} UTC" if run.ends_at is not None else ""
+    return (f"{share}: {run.message}" if run.message else share) + ends
 
 
 def _share(run: OpenRun) -> str:
