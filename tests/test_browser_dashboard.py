@@ -18,7 +18,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Request, expect
 
 from backend.api.app import create_app
-from db import runs
+from db import inbox, runs
 from tests.backend.server import Bench, running
 from tests.browser import open_page
 from tests.dashboard_fields import Starter, guess, real, rendered
@@ -191,6 +191,27 @@ def test_a_training_is_watched_until_it_ends(watched: Watched, bench: Bench) -> 
     assert page.evaluate("document.activeElement.textContent") == "All of the queue", "who reads goes on reading"
 
 
+def test_the_operating_forms_work_without_scripts(watched: Watched, bench: Bench) -> None:
+    browser, state = watched.page.context.browser, watched.page.context.storage_state()
+    assert browser is not None
+    with browser.new_context(java_script_enabled=False, storage_state=state) as plain:
+        page = plain.new_page()
+        page.goto(f"{watched.url}/dashboard")
+        running = page.locator("#running")
+        page.get_by_role("button", name="Retrain now").click()
+        expect(running).to_contain_text("operate asked for one at")
+        with bench.database.session() as session:  # as the worker does
+            inbox.handle(session, [event.id for event in inbox.unhandled(session)])
+            runs.open_run(session, "infected", "person", {}, {})
+        page.reload()
+        page.get_by_role("button", name="Cancel the training of infected").click()
+        expect(running).to_contain_text("No training runs")
+    with bench.database.session(read_only=True) as session:
+        run = runs.latest(session, "infected")
+        assert run is not None
+        assert run.message == "cancelled by operate, on the dashboard"
+
+
 def test_who_is_signed_out_is_told(watched: Watched) -> None:
     page = watched.open("/dashboard/queue")
     page.get_by_role("button", name="Sign out").click()
@@ -199,6 +220,6 @@ def test_who_is_signed_out_is_told(watched: Watched) -> None:
     picture(page, "sign-in")
     page.fill("#token", "wrong")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("alert")).to_have_text("That is not this installation's API token.")
+    expect(page.get_by_role("alert")).to_have_text("That is not a token of this installation, or not any more.")
     assert violations(page) == []
     watched.wrong.clear()  # the browser notes every 401
