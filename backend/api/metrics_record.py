@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -19,6 +20,11 @@ from db.operations import Operations, living, operations
 from db.session import Database
 
 log = logging.getLogger(__name__)
+
+# Counters begin at 0, each of them: an increase is only seen from a number to a number.
+ROLES = ("all_cells", "infected")
+ENDS = ("succeeded", "failed", "cancelled")
+KINDS = ("first", "gate", "person", "canary", "rollback")
 
 
 class RecordCollector(Collector):
@@ -81,8 +87,8 @@ def _work(found: Operations, moment: datetime) -> Iterator[Metric]:
     yield _family(GaugeMetricFamily, "open_run_seconds", "Age of each training run not ended.", labels, age)
     silent = [(key, _since(run.updated_at, moment)) for key, run in runs]
     yield _family(GaugeMetricFamily, "open_run_silent_seconds", "Since each last told of progress.", labels, silent)
-    ended = [((role, status), many) for role, status, many in found.ended_runs]
-    yield _family(CounterMetricFamily, "ended_runs", "Training runs that ended.", ("role", "status"), ended)
+    ended = dict.fromkeys(product(ROLES, ENDS), 0) | {(role, end): many for role, end, many in found.ended_runs}
+    yield _family(CounterMetricFamily, "ended_runs", "Training runs that ended.", ("role", "status"), ended.items())
     alive = living(found, moment)
     many = [((name,), sum(name in worker.queues for worker in alive)) for name in ("train", "predict", "sync")]
     yield _family(GaugeMetricFamily, "workers_alive", "Workers that take from a queue and beat.", ("queue",), many)
@@ -93,9 +99,10 @@ def _models(found: Operations) -> Iterator[Metric]:
     yield _family(GaugeMetricFamily, "active_version_info", "Which version serves.", ("role", "version"), active)
     pair = [] if found.pair is None else [((found.pair,), 1)]
     yield _family(GaugeMetricFamily, "active_pair_info", "Which pair serves.", ("pair",), pair)
-    decided = [((role, kind, "yes" if promote else "no"), many) for role, kind, promote, many in found.decisions]
+    told = {(role, kind, "yes" if promote else "no"): many for role, kind, promote, many in found.decisions}
+    decided = dict.fromkeys(product(ROLES, KINDS, ("yes", "no")), 0) | told
     about = "Promotions (yes), refusals (no) and rollbacks, by who decided."
-    yield _family(CounterMetricFamily, "decisions", about, ("role", "kind", "promoted"), decided)
+    yield _family(CounterMetricFamily, "decisions", about, ("role", "kind", "promoted"), decided.items())
 
 
 def _since(moment: datetime | None, present: datetime) -> float:
