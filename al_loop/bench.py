@@ -11,8 +11,31 @@ from numpy.typing import NDArray
 from al_loop.dataset import LabelledImage
 from backend.detect import Detector, load_detector, pick_device
 from backend.images import read_image
-from backend.instances import Instances
+from backend.instances import ROLES, Instances
 from backend.store import FileStore, weights_file
+from db.models import ModelVersion
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Two versions that serve together, or would. Plain values: safe outside of a session."""
+
+    all_cells_id: int
+    infected_id: int
+    weights: tuple[str, str]  # sha256 of all_cells, of infected
+
+    @classmethod
+    def of(cls, first: ModelVersion, second: ModelVersion) -> Contestant:
+        """The pair of these two versions, given in any order."""
+        by_role = {version.role: version for version in (first, second)}
+        all_cells, infected = (by_role[role] for role in ROLES)
+        return cls(all_cells.id, infected.id, (all_cells.weights_sha256, infected.weights_sha256))
+
+    def differs_from(self, other: Contestant) -> tuple[int, int]:
+        """The ids of the one version in which two pairs differ: ours and theirs."""
+        if self.all_cells_id != other.all_cells_id:
+            return self.all_cells_id, other.all_cells_id
+        return self.infected_id, other.infected_id
 
 
 @dataclass

@@ -17,6 +17,7 @@ from al_loop import evaluate as evaluating
 from al_loop import promote as promoting
 from al_loop import retrain as retraining
 from al_loop.follow import follow
+from al_loop.gate import Verdict
 from al_loop.jobs import LOOK_EVERY_S, SYNC, runtime
 from al_loop.retrain import RunCancelled
 from al_loop.run_checkpoints import Checkpoints
@@ -38,7 +39,7 @@ def turn(run_id: int) -> dict[str, Any]:
         snapshot(run_id)
         version_id = train(run_id)
         evaluation_id = evaluate(run_id, version_id)
-        promoted = promote(run_id, version_id, evaluation_id)
+        promoted = promote(run_id, version_id, evaluation_id, [judge(run_id, version_id, evaluation_id)])
         followed = DBOS.enqueue_workflow(SYNC, follow, run_id).get_result(polling_interval_sec=LOOK_EVERY_S)
         finish(run_id, version_id, promoted)
     except RunCancelled as stop:
@@ -84,10 +85,18 @@ def evaluate(run_id: int, version_id: int) -> int | None:
 
 
 @DBOS.step()
-def promote(run_id: int, version_id: int, evaluation_id: int | None) -> bool:
-    """The gate's decision, recorded with its reasons. True: the candidate serves from now on."""
+def judge(run_id: int, version_id: int, evaluation_id: int | None) -> dict[str, Any]:
+    """The gate's verdict, with its reasons and numbers."""
+    with stage(run_id, "judge", "comparing it with the pair that serves") as here:
+        return asdict(promoting.judge(here.loop, version_id, evaluation_id))
+
+
+@DBOS.step()
+def promote(run_id: int, version_id: int, evaluation_id: int | None, verdicts: list[dict[str, Any]]) -> bool:
+    """What follows from the verdicts, recorded with their reasons. True: the candidate serves from now on."""
     with stage(run_id, "promote", "deciding") as here:
-        verdict = promoting.decide(here.loop, version_id, evaluation_id, run_id)
+        said = [Verdict(**verdict) for verdict in verdicts]
+        verdict = promoting.settle(here.loop, version_id, evaluation_id, run_id, said)
         word = "is promoted" if verdict.promote else "is refused"
         log.info("version %d %s: %s", version_id, word, "; ".join(verdict.reasons), extra=asdict(verdict))
         return verdict.promote

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from al_loop.bench import Bench
+from al_loop.bench import Bench, Contestant
 from al_loop.calibrate_pair import fit_pair
 from al_loop.context import Loop
 from al_loop.dataset import LabelledImage
@@ -21,14 +21,15 @@ from al_loop.judge_calibration import calibration
 from al_loop.judge_cells import assign
 from al_loop.judge_counts import Reliability
 from al_loop.judge_numbers import Number
+from al_loop.label_audit import LabelAudit
 from al_loop.metrics import EvaluationReport, evaluate_detections, resampled_weights
+from al_loop.new_labels import audit_new_labels
 from al_loop.ruler import RULER, Ruler, load_ruler
 from backend.errors import NotEnoughData
 from backend.fuse import FusionConfig, fuse
 from backend.instances import CLASSES, ROLES, Instances
 from backend.preannotate import Pair
 from db.evaluations import MetricRow, add_evaluation, evaluation_of
-from db.models import ModelVersion
 from db.session import Database
 from db.versions import active, get
 
@@ -72,22 +73,6 @@ def reliability(images: Sequence[LabelledImage], detections: Sequence[Instances]
     return calibration([assign(image.truth(), image.ignore_boxes(), seen) for image, seen in pairs], CLASSES)
 
 
-@dataclass(frozen=True)
-class Contestant:
-    """Two versions that serve together, or would. Plain values: safe outside of a session."""
-
-    all_cells_id: int
-    infected_id: int
-    weights: tuple[str, str]  # sha256 of all_cells, of infected
-
-    @classmethod
-    def of(cls, first: ModelVersion, second: ModelVersion) -> Contestant:
-        """The pair of these two versions, given in any order."""
-        by_role = {version.role: version for version in (first, second)}
-        all_cells, infected = (by_role[role] for role in ROLES)
-        return cls(all_cells.id, infected.id, (all_cells.weights_sha256, infected.weights_sha256))
-
-
 def evaluate_candidate(
     loop: Loop, version_id: int, on_progress: Report = _silent, bench: Bench | None = None
 ) -> int | None:
@@ -115,13 +100,21 @@ def evaluate_candidate(
     bench = bench or Bench(loop.store, loop.settings.device)
     if serving is not None:
         evaluate_contestant(loop, bench, serving, ruler, on_progress)
-    return evaluate_contestant(loop, bench, candidate, ruler, on_progress)
+    return evaluate_contestant(loop, bench, candidate, ruler, on_progress, beside=serving)
 
 
 def evaluate_contestant(
-    loop: Loop, bench: Bench, contestant: Contestant, ruler: Ruler, on_progress: Report = _silent
+    loop: Loop,
+    bench: Bench,
+    contestant: Contestant,
+    ruler: Ruler,
+    on_progress: Report = _silent,
+    beside: Contestant | None = None,
 ) -> int:
-    """Fit the pair's fusion where it has none, measure it on the ruler and store the evaluation; its id."""
+    """Fit the pair's fusion where it has none, measure it on the ruler and store the evaluation; its id.
+
+    beside: the incumbent pair of a candidate, whose new labels are then looked at, too.
+    """
     pair = fit_pair(loop, contestant.all_cells_id, contestant.infected_id, bench)
     with loop.database.session(read_only=True) as session:
         stored = evaluation_of(session, pair.id, ruler.sha256)
@@ -135,15 +128,22 @@ def evaluate_contestant(
             on_progress(column * len(ruler.images) + done, total)
     settings = FusionConfig.from_json(pair.fusion)
     fused = [fuse(a, b, settings).cells for a, b in zip(*seen, strict=True)]
-    return store_evaluation(loop.database, pair.id, ruler, score(ruler.images, fused), reliability(ruler.images, fused))
+    labels = None if beside is None else audit_new_labels(loop, bench, contestant, beside, ruler.images)
+    curves = reliability(ruler.images, fused)
+    return store_evaluation(loop.database, pair.id, ruler, score(ruler.images, fused), curves, labels)
 
 
 def store_evaluation(
-    database: Database, pair_id: int, ruler: Ruler, report: EvaluationReport, curves: Mapping[str, Reliability]
+    database: Database,
+    pair_id: int,
+    ruler: Ruler,
+    report: EvaluationReport,
+    curves: Mapping[str, Reliability],
+    labels: LabelAudit | None = None,
 ) -> int:
     """Append a report and its reliability curves with their numbers as rows; the evaluation's id.
 
-    A calibration error is called `ece_` and its group; its n is the number of detections.
+    A calibration error is called `ece_` and its group; its n is the number of detections. labels: of a candidate.
     """
     rows = [
         MetricRow(metric.name, metric.value, metric.n, metric.class_name, metric.low, metric.high)
@@ -158,5 +158,7 @@ def store_evaluation(
         "reliability": {group: curve.bins_to_json() for group, curve in curves.items()},
         "reliability_by_image": {group: curve.images_to_json() for group, curve in curves.items()},
     }
+    if labels is not None:
+        content["new_labels"] = asdict(labels)
     with database.session() as session:
         return add_evaluation(session, pair_id, RULER, ruler.sha256, content, rows).id

@@ -6,7 +6,7 @@ truth is described as Bland and Altman do: mean difference (bias) and limits wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,3 +139,8 @@ class Reliability:
     def images_to_json(self) -> dict[str, list[list[float]]]:
         """The sums per image and bin: what a paired comparison of two evaluations resamples."""
         return {"claimed": self.claimed.round(6).tolist(), "observed": self.observed.tolist(), "n": self.count.tolist()}
+
+    @classmethod
+    def from_json(cls, rows: Mapping[str, Sequence[Sequence[float]]]) -> Reliability:
+        """The inverse of `images_to_json`."""
+        return cls(*(np.asarray(rows[name], dtype=np.float64) for name in ("claimed", "observed", "n")))

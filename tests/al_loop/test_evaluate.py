@@ -16,7 +16,7 @@ from al_loop.dataset import LabelledCell, LabelledImage
 from al_loop.evaluate import evaluate_candidate, evaluate_pair
 from al_loop.judge_counts import Reliability
 from al_loop.metrics import POOLED
-from al_loop.promote import decide, promote, rollback
+from al_loop.promote import judge, promote, rollback, settle
 from al_loop.ruler import freeze_ruler
 from backend.credentials import load_credentials
 from backend.errors import NotEnoughData
@@ -32,6 +32,7 @@ from db.errors import NotFound
 from db.models import Action, Image, PromotionDecision, VersionStatus
 from db.session import Database
 from tests import builders
+from tests.al_loop.deciding import decide
 from tests.backend.smears import HEIGHT, WIDTH, DiscDetector, png, smear
 
 TEST_IMAGES = 12
@@ -197,9 +198,9 @@ def test_an_equal_candidate_is_promoted_and_the_decision_repeats(loop: Loop) -> 
         run = runs.open_run(session, "infected", "person", {}, {})
     evaluation_id = evaluate_candidate(loop, candidate, bench=bench)
     verdict = decide(loop, candidate, evaluation_id, run.id)
-    assert verdict.promote
+    assert verdict.promote, verdict.reasons
     assert (status(loop, candidate), status(loop, incumbent)) == (VersionStatus.active, VersionStatus.retired)
-    again = decide(loop, candidate, evaluation_id, run.id)
+    again = settle(loop, candidate, evaluation_id, run.id, [verdict])
     assert (again.promote, again.reasons) == (True, verdict.reasons)
     with loop.database.session(read_only=True) as session:
         [decision] = versions.decisions(session, candidate)
@@ -244,6 +245,17 @@ def test_an_incumbent_that_was_not_measured_blocks_the_decision(loop: Loop) -> N
     with pytest.raises(NotEnoughData, match="evaluate the candidate again"):
         decide(loop, candidate, evaluation_id)
     assert status(loop, candidate) == VersionStatus.candidate
+
+
+def test_what_was_compared_with_another_than_now_serves_does_not_replace_it(loop: Loop) -> None:
+    bench, _, candidate = contest(loop, DiscDetector("infected"))
+    evaluation_id = evaluate_candidate(loop, candidate, bench=bench)
+    verdict = judge(loop, candidate, evaluation_id)
+    newcomer, _ = add(loop, "infected")
+    promote(loop.database, newcomer, reason="a person was faster")
+    with pytest.raises(NotEnoughData, match=f"got {newcomer}; retrain, or promote it by hand"):
+        settle(loop, candidate, evaluation_id, None, [verdict])
+    assert status(loop, newcomer) == VersionStatus.active
 
 
 def test_a_person_overrules_the_gate_and_goes_back(loop: Loop) -> None:

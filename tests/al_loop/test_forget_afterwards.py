@@ -12,7 +12,6 @@ from al_loop.evaluate import evaluate_candidate
 from al_loop.forget import forget
 from al_loop.import_images import import_images
 from al_loop.import_report import ImportReport
-from al_loop.promote import decide
 from al_loop.ruler import freeze_ruler, load_ruler
 from backend.errors import NotEnoughData
 from db import evaluations, versions
@@ -20,6 +19,7 @@ from db.labels import newest_revision_id
 from db.models import Image
 from db.session import Database
 from tests import builders
+from tests.al_loop.deciding import decide
 from tests.al_loop.patients import ONE, OTHER, add_patient
 from tests.al_loop.sources import write_bbbc041, write_image
 from tests.al_loop.test_evaluate import add_labelled_smear, contest

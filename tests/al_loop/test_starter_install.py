@@ -10,7 +10,6 @@ import pytest
 from al_loop.calibrate_pair import ensure_pair
 from al_loop.context import Loop
 from al_loop.evaluate import evaluate_candidate
-from al_loop.promote import decide
 from al_loop.ruler import freeze_ruler
 from al_loop.seen_images import trained_on, warnings_for, warnings_of_version
 from al_loop.starter_install import install_starter
@@ -27,6 +26,7 @@ from db.cells import add_cell
 from db.models import VersionStatus
 from db.session import Database
 from tests import builders
+from tests.al_loop.deciding import decide
 from tests.backend.smears import HEIGHT, WIDTH, png
 
 FUSION = replace(FusionConfig(), keep_threshold=0.37)
