@@ -742,7 +742,7 @@ class CanaryCheck(Base):
     __tablename__ = "canary_checks"
     __table_args__ = (
         CheckConstraint("kind IN ('replayed', 'live')", name="kind"),
-        CheckConstraint("verdict IN ('passed', 'watching', 'rolled_back')", name="verdict"),
+        CheckConstraint("verdict IN ('passed', 'watching', 'refused', 'rolled_back')", name="verdict"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     pair_id: Mapped[int] = mapped_column(ForeignKey("model_pairs.id"), index=True)
