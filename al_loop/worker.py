@@ -44,7 +44,7 @@ SWEEP_EVERY = 6  # polls between two looks for deleted tasks
 RETRAINED_ROLE = "infected"
 # Reviews that give something back to the pool: only a ranking finds it again.
 RETURNING = {ReviewStatus.skipped.value, ReviewStatus.withdrawn.value}
-FOLLOW_AGAIN_S = 30.0  # rest after trouble with following: each attempt leaves a workflow's rows behind
+FOLLOW_AGAIN = 3  # polls of rest after trouble with following: each attempt leaves a workflow's rows behind
 STAND_BY_S = 1.0  # how often a worker that is not the steward asks whether it should be
 # What DBOS calls a workflow that does not go on.
 ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
@@ -81,7 +81,7 @@ class Worker:
         for role in ROLES:
             open_when_due(self.loop, role)
         self._look_after_runs()
-        self._attempt("following the serving pair", self._follow_pair, rest_s=FOLLOW_AGAIN_S)
+        self._attempt("following the serving pair", self._follow_pair, rest_s=FOLLOW_AGAIN * self.loop.settings.poll_s)
 
     def _order(self, pool_changed: bool) -> None:
         """Follow new labels where the waiting batch can; rank the pool where it has changed, or the batch is used."""

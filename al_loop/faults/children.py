@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,6 @@ from backend.errors import CellloopError
 # run(arguments, environment, log, control): the `cellloop` command as people run it, under `hooks.install(control)`.
 Run = Callable[[Sequence[str], Mapping[str, str], str, str], None]
 PRELOADED = ["al_loop.worker", "al_loop.train", "al_loop.faults.hooks", "al_loop.faults.stand_in"]
-STOP_S = 20.0
 
 
 class Child:
@@ -27,7 +25,7 @@ class Child:
         self.name, self.log, self.control = name, folder / f"{name}.log", folder / f"{name}.control.json"
         self._target, self._arguments = target, arguments
         self._process: Any = None
-        self.starts = 0
+        self._armed: dict[str, Any] = {}
 
     @property
     def alive(self) -> bool:
@@ -39,19 +37,28 @@ class Child:
         """Of its present or last process."""
         return int(self._process.pid)
 
-    def start(self) -> None:
-        """Start it unless it runs."""
+    def start(self) -> bool:
+        """Start it unless it runs; whether it did not."""
         if self.alive:
-            return
+            return False
         context = get_context("forkserver")
         self._process = context.Process(target=self._target, args=self._arguments, name=self.name, daemon=True)
         self._process.start()
-        self.starts += 1
+        return True
 
     def arm(self, **fault: Any) -> None:
-        """Write what is to happen inside it (`hooks.Control`); nothing when empty."""
+        """Write what is to happen inside it, beside what is armed already (`hooks.Control`)."""
+        self._armed |= fault
+        self._write()
+
+    def disarm(self, *names: str) -> None:
+        """Let this not happen any more; nothing at all when no name is given."""
+        self._armed = {name: value for name, value in self._armed.items() if names and name not in names}
+        self._write()
+
+    def _write(self) -> None:
         fresh = self.control.with_suffix(".new")
-        fresh.write_text(json.dumps(fault))
+        fresh.write_text(json.dumps(self._armed))
         os.replace(fresh, self.control)
 
     def kill(self) -> bool:
@@ -62,14 +69,11 @@ class Child:
             self._process.join()
         return was
 
-    def stop(self) -> None:
-        """Ask it to end, then make it."""
-        if self.alive:
-            os.kill(self.pid, signal.SIGTERM)
-            self._process.join(STOP_S)
-            self.kill()
+    def join(self, timeout_s: float) -> None:
+        """Wait for its end."""
+        self._process.join(timeout_s)
 
-    def tail(self, characters: int = 1500) -> str:
+    def tail(self, characters: int = 100_000) -> str:
         """The end of its log."""
         return self.log.read_text(errors="replace")[-characters:] if self.log.exists() else ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +33,7 @@ from db.migrate import upgrade
 from db.models import Project
 from db.session import Database
 
-UP_S = 60.0
+UP_S, COMMAND_S = 60.0, 60.0
 FIELDS, SIZE, CELLS = 24, (96, 128), 6
 
 # Detectors trained for a moment differ by chance: the gate lets them pass, so that promotions happen.
@@ -117,20 +118,37 @@ class Installation:
         push(loop, client, connect(loop, client))
         self.start()
 
-    def start(self) -> None:
-        """Start whatever does not run, as a supervisor would."""
+    def start(self) -> list[str]:
+        """Start whatever does not run, as a supervisor would; which of our processes did not."""
         self.studio.start()
-        for child in (self.server, *self.workers):
-            child.start()
+        return [child.name for child in (self.server, *self.workers) if child.start()]
 
-    def serves(self) -> bool:
-        """Whether the server says that it is up."""
+    def clocks_right(self) -> None:
+        """Put every clock right."""
+        for child in (self.server, *self.workers):
+            child.disarm()
+        self.studio.jump(0.0)
+
+    def serves(self, port: int | None = None) -> bool:
+        """Whether the server, or the one on this port, says that it is up."""
         login = (self.loop.credentials.basic_user, self.loop.credentials.basic_password)
         try:
-            answer = httpx.get(f"http://127.0.0.1:{self.port}/health", auth=login, timeout=2.0, trust_env=False)
+            answer = httpx.get(f"http://127.0.0.1:{port or self.port}/health", auth=login, timeout=2.0, trust_env=False)
         except httpx.HTTPError:
             return False
         return answer.status_code == 200
+
+    def command(self, *arguments: str) -> str:
+        """Run a `cellloop` command to its end; what it printed."""
+        child = self.child(f"command-{len(list(self.folder.glob('command-*.log')))}", arguments)
+        child.start()
+        child.join(COMMAND_S)
+        return child.tail()
+
+    def doctor(self) -> dict[str, str]:
+        """The doctor's advice by what it is about; of what is broken only."""
+        report = json.loads(self.command("doctor", "--json"))
+        return {found["about"]: found["mend"] for found in report["findings"] if found["state"] == "broken"}
 
     @property
     def projects(self) -> Sequence[Project]:

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from al_loop.faults.diary import Diary, Entry
 from al_loop.faults.installation import Installation
+from al_loop.faults.violation import Violation
 from backend.errors import StoredFileCorrupt
 from backend.label_studio.cell_config import NOT_A_CELL, answer_of, parse_cells
 from backend.label_studio.label_config import parse
 from backend.label_studio.protocol import Annotation, Task, priority_to_score
 from backend.label_studio.regions import from_regions
 from backend.store import weights_file
-from db import cell_tasks, inbox, labels, placed, projects, queue, reviews, runs, versions
-from db.models import Project, ReviewStatus, Way
+from db import cell_tasks, images, inbox, labels, placed, projects, queue, reviews, runs, versions
+from db.models import Project, ReviewStatus, Split, Way
 
 SAME_SCORE = 1e-5
 Said = Counter[tuple[Any, ...]]  # (label, box in whole px) of a field's cells; (label,) of one cell; empty for a skip
-
-
-class Violation(NamedTuple):
-    """kind: lost | doubled | stuck | wrong. what: in one line."""
-
-    kind: str
-    what: str
 
 
 def violations(installation: Installation, diary: Diary) -> list[Violation]:
@@ -148,6 +142,11 @@ def _serving(session: Session, installation: Installation) -> Iterator[Violation
                 installation.loop.store.verify(weights_file(version.weights_sha256), version.weights_sha256)
             except StoredFileCorrupt as error:
                 yield Violation("wrong", str(error))
+    for image in (image for split in Split for image in images.by_split(session, split)):
+        try:
+            installation.loop.store.verify(image.file, image.sha256)
+        except StoredFileCorrupt as error:
+            yield Violation("wrong", str(error))
 
 
 def _quiet(session: Session) -> Iterator[Violation]:
@@ -178,9 +177,6 @@ def _order(
     if pair is None:
         yield Violation("wrong", "no pair serves")
         return
-    served = installation.studio.client.project(project.ls_project_id).model_version
-    if served != pair.name:
-        yield Violation("stuck", f"Label Studio shows {served}, {pair.name} serves")
     scores: dict[int, list[float]] = {
         task.id: [held.score or 0.0 for held in task.predictions if held.model_version == pair.name]
         for task in tasks.values()
@@ -189,14 +185,16 @@ def _order(
         if len(found) > 1:
             yield Violation("doubled", f"task {task_id} has {len(found)} predictions of {pair.name}")
     waiting = queue.pending(session, Way.field)
-    answered = {task.id for task in tasks.values() if any(not a.was_cancelled for a in task.annotations)}
+    served = installation.studio.client.project(project.ls_project_id).model_version
+    if waiting and served != pair.name:
+        yield Violation("stuck", f"Label Studio shows {served}, {pair.name} serves")
     for item in waiting:
         task_id = ours.get(item.image_id, 0)
         wanted, found = priority_to_score(item.score), scores.get(task_id, [])
         if not found or abs(found[0] - wanted) > SAME_SCORE:
             yield Violation("stuck", f"image {item.image_id} waits with score {wanted:.6f}, task {task_id} has {found}")
-    unlisted = {task_id for image_id, task_id in ours.items() if image_id not in {item.image_id for item in waiting}}
-    if forgotten := unlisted - answered - {task.id for task in tasks.values() if task.annotations}:
+    listed = {ours.get(item.image_id, 0) for item in queue.pending(session)}  # whole, or some of its cells
+    if forgotten := set(ours.values()) - listed - {task.id for task in tasks.values() if task.annotations}:
         yield Violation("lost", f"tasks {sorted(forgotten)} are not answered and not in the queue")
 
 

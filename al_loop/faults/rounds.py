@@ -8,17 +8,22 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from al_loop.faults.damages import DAMAGES
+from al_loop.faults.deaths import DEATHS
 from al_loop.faults.diary import DiaryExpert
-from al_loop.faults.installation import FIELDS, Installation
-from al_loop.faults.invariants import Violation, violations
-from al_loop.faults.kinds import FAULTS, Fault
+from al_loop.faults.fault import Fault
+from al_loop.faults.installation import Installation
+from al_loop.faults.invariants import violations
 from al_loop.faults.scene import Scene
+from al_loop.faults.troubles import TROUBLES
+from al_loop.faults.violation import Violation
 from al_loop.trigger import ask_for_retraining
 from db.models import Way
 
 PATIENCE_S = 90.0  # from the end of the mending until everything is right again
 TRAINS = 0.5  # share of rounds with a training under way, beside those whose fault needs one
-BUSY_CELLS = 12  # answers about single cells that stand at a time
+FAULTS = (*DEATHS, *TROUBLES, *DAMAGES)
+STANDING = {Way.field: 5, Way.cell: 12}  # answers that stand at a time: the pool never runs dry
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,14 @@ def dealt(rounds: int, seed: int, engine: str) -> list[list[Fault]]:
     rng, deck, hands = random.Random(seed), list[Fault](), list[list[Fault]]()
     for _ in range(rounds):
         hand: list[Fault] = []
-        while len(hand) < min(per_round, len(kinds)):
-            if not deck:
-                deck = rng.sample(kinds, len(kinds))
-            hand.append(deck.pop())
+        while len(hand) < per_round:
+            taken = {fault.on for fault in hand}
+            fault = next((fault for fault in deck if fault.on not in taken), None)
+            if fault is None:
+                deck += rng.sample(kinds, len(kinds))
+                continue
+            deck.remove(fault)
+            hand.append(fault)
         hands.append(hand)
     return hands
 
@@ -57,6 +66,7 @@ def play(
 ) -> Round:
     """One round. seed: of the whole; what this round draws follows from it and from its number alone."""
     began = time.monotonic()
+    installation.clocks_right()
     scene = Scene(installation, expert, random.Random(f"{seed}/{number}"))
     rng = scene.rng
     act(scene)
@@ -69,10 +79,8 @@ def play(
             struck.enter_context(fault.strike(scene))
         for _ in range(rng.randint(1, 3)):
             act(scene)
-    for child in (installation.server, *installation.workers):
-        child.arm()
     installation.start()
-    found = settled(scene, patience_s)
+    found = scene.wrong + settled(scene, patience_s)
     names = [fault.name for fault in faults]
     return Round(number, names, time.monotonic() - began, scene.observed, found)
 
@@ -82,7 +90,7 @@ def act(scene: Scene) -> None:
     way = Way.field if scene.rng.random() < 0.75 else Way.cell
     for project in scene.installation.projects:
         if project.way == way:
-            scene.expert.act(project, FIELDS // 3 if way == Way.field else BUSY_CELLS)
+            scene.expert.act(project, STANDING[way])
 
 
 def settled(scene: Scene, patience_s: float) -> list[Violation]:
@@ -97,7 +105,8 @@ def settled(scene: Scene, patience_s: float) -> list[Violation]:
             found = [Violation("stuck", f"{type(error).__name__}: {error}")]
         if time.monotonic() > deadline:
             return found or [Violation("stuck", "the expert cannot finish")]
-        scene.installation.start()
+        for name in scene.installation.start():
+            scene.note(f"{name} ended by itself")
         time.sleep(0.1)
 
 

@@ -1,4 +1,4 @@
-"""A stand-in for Label Studio as a process of its own: the same requests over HTTP, restarted in a fraction of a second.
+"""A stand-in for Label Studio as a process of its own: the same requests over HTTP, restarted in no time.
 
 For rounds that would take too long with the real one. Our real client, transport and webhooks talk to it.
 """
