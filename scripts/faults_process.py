@@ -7,6 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+# What commands import before they have anything to do: imported once, for all processes that are forked from it.
+MODULES = ("scripts.faults_process", "scripts.composition", "backend.api.app", "uvicorn", "al_loop.import_images")
+
 
 def run(arguments: Sequence[str], environment: Mapping[str, str], log: str, control: str) -> None:
     """Run the command with these settings and no others, and log into this file."""

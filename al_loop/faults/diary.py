@@ -54,10 +54,11 @@ class Diary:
 
 
 class DiaryExpert:
-    """Acts at random, drawn from `rng`. Unfinished intentions wait until `finish`."""
+    """Acts at random, drawn from `rng`. Unfinished intentions wait until `finish`. user: the expert's id."""
 
-    def __init__(self, expert: ExpertSession, client: LabelStudio, user: int, rng: random.Random) -> None:
-        self._expert, self._client, self._user, self._rng = expert, client, user, rng
+    def __init__(self, expert: ExpertSession, client: LabelStudio, user: int) -> None:
+        self._expert, self._client, self._user = expert, client, user
+        self.rng = random.Random()
         self.diary = Diary()
         self.unfinished: list[tuple[int, Intention]] = []  # (annotation it is about or 0, what to do)
 
@@ -65,12 +66,12 @@ class DiaryExpert:
         """Answer the next task, or change or delete an answer; at most about `most` answers stand. What was tried."""
         busy = {number for number, _ in self.unfinished}
         free = [number for number in self.diary.live(project.ls_project_id) if number not in busy]
-        roll = self._rng.random()
+        roll = self.rng.random()
         if free and (len(free) >= most or roll < 0.15):
-            return self._try("delete", *self._deletion(self._rng.choice(free)))
+            return self._try("delete", *self._deletion(self.rng.choice(free)))
         said = [number for number in free if self.diary.entries[number].states[-1] is not None]
         if said and roll < 0.4:
-            return self._try("edit", *self._edit(project, self._rng.choice(said)))
+            return self._try("edit", *self._edit(project, self.rng.choice(said)))
         return self._try("answer", 0, self._answer(project))
 
     def finish(self) -> bool:
@@ -95,7 +96,7 @@ class DiaryExpert:
             return False
 
     def _deletion(self, number: int) -> tuple[int, Intention]:
-        entry, as_draft = self.diary.entries[number], self._rng.random() < 0.2
+        entry, as_draft = self.diary.entries[number], self.rng.random() < 0.2
 
         def delete() -> bool:
             try:
@@ -118,7 +119,7 @@ class DiaryExpert:
             if entry.gone:
                 return True
             try:
-                self._expert.update(number, result, lead_time_s=self._rng.uniform(1, 9))
+                self._expert.update(number, result, lead_time_s=self.rng.uniform(1, 9))
             except LabelStudioRefused:
                 return True  # its task was deleted meanwhile
             entry.states.append(result)
@@ -136,14 +137,14 @@ class DiaryExpert:
             if task is None:
                 return True
             open_task[:] = [task]
-            result = None if self._rng.random() < 0.05 else self._changed(project, _shown(task), task)
+            result = None if self.rng.random() < 0.05 else self._changed(project, _shown(task), task)
             parent = task.predictions[-1].id if task.predictions else None
             try:
                 made = self._expert.submit(
                     task.id,
                     result or [],
                     parent_prediction=parent,
-                    lead_time_s=self._rng.uniform(1, 60),
+                    lead_time_s=self.rng.uniform(1, 60),
                     was_cancelled=result is None,
                 )
             except LabelStudioRefused:
@@ -168,8 +169,8 @@ class DiaryExpert:
 
     def _changed(self, project: Project, result: list[Any], task: Task | None) -> list[Any]:
         if project.way == Way.cell:
-            return result_of(self._rng.choice([*LABELS, NOT_A_CELL]), parse_cells(project.label_config))
-        config, rng = parse(project.label_config), self._rng
+            return result_of(self.rng.choice([*LABELS, NOT_A_CELL]), parse_cells(project.label_config))
+        config, rng = parse(project.label_config), self.rng
         changed = deepcopy(result)
         if changed and rng.random() < 0.4:
             changed.pop(rng.randrange(len(changed)))

@@ -100,7 +100,7 @@ def install(file: Path) -> None:
                 setattr(module, name, _step(step, name, control))
     training = _loaded("al_loop.train")
     if training is not None:
-        training.losses_on = _cramped(vars(training)["losses_on"], control)
+        vars(training)["losses_on"] = _cramped(vars(training)["losses_on"], control)
     _let_the_clock_jump(control)
 
 

@@ -75,7 +75,8 @@ class Installation:
         credentials = load_credentials(self.home)
         self.loop = Loop(self.settings, Database(database_url), FileStore(self.settings.files), credentials)
         self.server = self.child("serve", ["serve"])
-        self.workers = [self.child("worker", ["worker"])]
+        names = ["worker"] if self.embedded else ["worker", "second-worker"]
+        self.workers = [self.child(name, ["worker"]) for name in names]
         self.others: list[Child] = []
 
     @property

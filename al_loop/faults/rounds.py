@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from al_loop.faults.damages import DAMAGES
 from al_loop.faults.deaths import DEATHS
@@ -33,7 +33,7 @@ class Round:
     number: int
     faults: list[str]
     seconds: float
-    observed: list[str]
+    observed: list[tuple[str, str]]  # (fault, what), the fault "" when it belongs to none
     violations: list[Violation]
 
 
@@ -68,7 +68,7 @@ def play(
     began = time.monotonic()
     installation.clocks_right()
     scene = Scene(installation, expert, random.Random(f"{seed}/{number}"))
-    rng = scene.rng
+    rng, expert.rng = scene.rng, random.Random(f"{seed}/{number}/expert")
     act(scene)
     if any(fault.trains for fault in faults) or rng.random() < TRAINS:
         ask_for_retraining(installation.loop, "a round of the fault harness")
@@ -76,7 +76,7 @@ def play(
         scene.wait(lambda: (run := scene.run()) is None or run.step >= reached, 10.0)
     with ExitStack() as struck:
         for fault in faults:
-            struck.enter_context(fault.strike(scene))
+            struck.enter_context(fault.strike(replace(scene, fault=fault.name)))
         for _ in range(rng.randint(1, 3)):
             act(scene)
     installation.start()
@@ -106,22 +106,5 @@ def settled(scene: Scene, patience_s: float) -> list[Violation]:
         if time.monotonic() > deadline:
             return found or [Violation("stuck", "the expert cannot finish")]
         for name in scene.installation.start():
-            scene.note(f"{name} ended by itself")
+            scene.note(f"{name} ended by itself", "any")
         time.sleep(0.1)
-
-
-def play_rounds(
-    installation: Installation,
-    rounds: int,
-    seed: int,
-    on_round: Callable[[Round], None] = lambda played: None,
-) -> list[Round]:
-    """Play them one after the other on the same installation, until one shows a violation."""
-    user = installation.studio.client.whoami().id
-    expert = DiaryExpert(installation.studio.expert, installation.studio.client, user, random.Random(seed))
-    played: list[Round] = []
-    engine = "sqlite" if installation.embedded else "postgresql"
-    for number, faults in enumerate(dealt(rounds, seed, engine), start=1):
-        played.append(play(installation, expert, number, faults, seed))
-        on_round(played[-1])
-    return played

@@ -26,12 +26,13 @@ class Scene:
     installation: Installation
     expert: DiaryExpert
     rng: random.Random
-    observed: list[str] = field(default_factory=list)
+    observed: list[tuple[str, str]] = field(default_factory=list)
+    fault: str = ""
     wrong: list[Violation] = field(default_factory=list)
 
-    def note(self, what: str) -> None:
-        """Something to tell of this round."""
-        self.observed.append(what)
+    def note(self, what: str, fault: str = "") -> None:
+        """Something to tell of this round and this fault."""
+        self.observed.append((fault or self.fault, what))
 
     def violate(self, kind: str, what: str) -> None:
         """Something is wrong that the invariants do not look at."""
