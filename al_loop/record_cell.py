@@ -21,13 +21,14 @@ log = logging.getLogger("cellloop.sync")
 
 @dataclass(frozen=True)
 class _Source:
-    """Where an annotation comes from, and what was asked."""
+    """Where an annotation comes from, and what was asked. known: the newest review when the reading began."""
 
     project: Project
     config: CellConfig
     task: CellTask
     asked: AskedCell
     expert: str
+    known: int
 
 
 def sync_cell(
@@ -36,10 +37,11 @@ def sync_cell(
     config: CellConfig,
     task: Task,
     emails: Mapping[int, str],
+    newest: int,
     report: SyncReport,
 ) -> list[int]:
     """Everything Label Studio holds about one cell's task, compared with what is known. A cell we do not know, or
-    whose task people made, is passed over.
+    whose task people made, is passed over. newest: the newest review when the task began to be read.
 
     Returns the annotations that hold no answer: somebody submitted without choosing one.
     """
@@ -59,10 +61,10 @@ def sync_cell(
             empty.append(annotation.id)
             continue
         user = annotation.completed_by or 0
-        source = _Source(project, config, known, asked, emails.get(user, f"user {user}"))
+        source = _Source(project, config, known, asked, emails.get(user, f"user {user}"), newest)
         present.add(_record(session, source, annotation, report))
     for last in reviews.live_of_tasks(session, project.ls_project_id, [task.id]):
-        if last.thread not in present and not outdated(last, task.updated_at):
+        if last.thread not in present and not outdated(last, task.updated_at, newest):
             withdraw(session, last, task.updated_at or now(), report)
     return empty
 
@@ -74,7 +76,7 @@ def _record(session: Session, source: _Source, annotation: Annotation, report: S
     last = reviews.latest_review(session, thread)
     if last and last.status == status and last.content_sha256 == reviews.content_sha256(annotation.result):
         return thread
-    if last and outdated(last, annotation.updated_at):
+    if last and outdated(last, annotation.updated_at, source.known):
         return thread
     review = reviews.add_review(
         session,

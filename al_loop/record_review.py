@@ -46,7 +46,7 @@ class SyncReport:
 class Source:
     """Where an annotation comes from. expert: who made it. pair_name: model version of the prediction it answers.
 
-    read_at: `updated_at` of its task as it was read.
+    read_at: `updated_at` of its task as it was read. known: the newest review when the reading began.
     """
 
     project: Project
@@ -56,6 +56,7 @@ class Source:
     expert: str
     pair_name: str | None
     read_at: datetime | None
+    known: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def record_review(session: Session, source: Source, annotation: Annotation, repo
     last = reviews.latest_review(session, thread)
     if last and last.status == status and last.content_sha256 == reviews.content_sha256(annotation.result):
         return thread
-    if last and outdated(last, source.read_at if last.status is ReviewStatus.withdrawn else annotation.updated_at):
+    moment = source.read_at if last and last.status is ReviewStatus.withdrawn else annotation.updated_at
+    if last and outdated(last, moment, source.known):
         return thread
     shown = _shown(session, image, annotation.result, source.pair_name, last)
     review = reviews.add_review(
@@ -119,12 +121,13 @@ def _drawn_mask(region: ParsedRegion) -> bytes | None:
     return region.mask["counts"] if region.mask is not None and region.origin != "prediction" else None
 
 
-def outdated(last: Review, moment: datetime | None) -> bool:
-    """Whether what stems from this moment is older than what is known: another sync read later and was faster.
+def outdated(last: Review, moment: datetime | None, known: int) -> bool:
+    """Whether what stems from this moment is older than the last state: another sync read later and was faster.
 
-    Both by Label Studio's clock.
+    known: the newest review when the reading began. What was recorded before is older than what was read then, whatever
+    Label Studio's clock says of the two: it may have been put back.
     """
-    return moment is not None and moment < last.revised_at
+    return last.id > known and moment is not None and moment < last.revised_at
 
 
 def withdraw(session: Session, last: Review, moment: datetime, report: SyncReport) -> None:

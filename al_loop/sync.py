@@ -51,16 +51,21 @@ def sync(
     sync_task = _sync_cell_task if project.way == Way.cell else _sync_field_task
     since = project.synced_until - OVERLAP if project.synced_until else None
     with loop.database.session(read_only=True) as session:
+        newest = reviews.newest_review_id(session)
         # Before asking which live: a push may be adding some right now.
         ours: Sequence[OurTask | CellTask] = (
             cell_tasks.tasks(session, project.id) if project.way == Way.cell else projects.tasks(session, project.id)
         )
     began = clock()
     changed = list(label_studio.tasks_since(project.ls_project_id, since))
+    present = label_studio.answered_at
+    if since is not None and present is not None and present < since:
+        # Its clock was put back: what changed since then bears times that we took for read.
+        changed = list(label_studio.tasks_since(project.ls_project_id))
     reading = timedelta(seconds=clock() - began)
     emails = label_studio.users() if any(task.annotations for task in changed) else {}
     for task in _with_something_said(loop, project, changed) if project.way == Way.cell else changed:
-        sync_task(loop, label_studio, project, task, emails, report)
+        sync_task(loop, label_studio, project, task, emails, newest, report)
     living = label_studio.task_ids(project.ls_project_id) if sweep else None
     stamps = [task.updated_at for task in changed if task.updated_at]
     with loop.database.session() as session:
@@ -69,7 +74,8 @@ def sync(
             _withdraw_deleted_tasks(session, project, gone, report)
         if stamps:
             # A task read early may have changed while later ones, with later stamps, were still being read.
-            projects.set_cursor(session, project.id, max(stamps) - reading)
+            until = max(stamps) - reading
+            projects.set_cursor(session, project.id, until if present is None else min(until, present))
         projects.mark_synced(session, project.id)
     for problem in report.problems:
         log.warning("a region was left out of the labels (its review is kept whole): %s", problem)
@@ -99,12 +105,13 @@ def _sync_field_task(
     project: Project,
     task: Task,
     emails: Mapping[int, str],
+    newest: int,
     report: SyncReport,
 ) -> None:
     config = parse(project.label_config)
     pair_names = _answered_pairs(loop, label_studio, project, task)
     with loop.database.session() as session:
-        _record_field(session, project, config, task, emails, pair_names, report)
+        _record_field(session, project, config, task, emails, pair_names, newest, report)
 
 
 def _with_something_said(loop: Loop, project: Project, changed: Sequence[Task]) -> list[Task]:
@@ -121,11 +128,12 @@ def _sync_cell_task(
     project: Project,
     task: Task,
     emails: Mapping[int, str],
+    newest: int,
     report: SyncReport,
 ) -> None:
     config = parse_cells(project.label_config)
     with loop.database.session() as session:
-        empty = sync_cell(session, project, config, task, emails, report)
+        empty = sync_cell(session, project, config, task, emails, newest, report)
     for annotation_id in empty:
         label_studio.remove_annotation(annotation_id)  # the cell is asked again
 
@@ -137,6 +145,7 @@ def _record_field(
     task: Task,
     emails: Mapping[int, str],
     pair_names: Mapping[int, str],
+    newest: int,
     report: SyncReport,
 ) -> None:
     known = projects.task_of(session, project.id, ls_task_id=task.id)
@@ -158,10 +167,11 @@ def _record_field(
             expert=emails.get(user, f"user {user}"),
             pair_name=pair_names.get(annotation.parent_prediction or 0),
             read_at=task.updated_at,
+            known=newest,
         )
         present.add(record_review(session, source, annotation, report))
     for last in reviews.live_of_tasks(session, project.ls_project_id, [task.id]):
-        if last.thread not in present and not outdated(last, task.updated_at):
+        if last.thread not in present and not outdated(last, task.updated_at, newest):
             withdraw(session, last, task.updated_at or now(), report)
 
 

@@ -40,6 +40,11 @@ def latest_review(session: Session, thread: str) -> Review | None:
     return session.scalar(query)
 
 
+def newest_review_id(session: Session) -> int:
+    """Id of the last recorded state of any annotation, 0 when there is none."""
+    return session.scalar(select(func.max(Review.id))) or 0
+
+
 def add_review(
     session: Session,
     *,

@@ -103,6 +103,10 @@ class FakeLabelStudio(FakePlacing):
 
     # --- who and what -------------------------------------------------------------------------------------
 
+    @property
+    def answered_at(self) -> datetime:
+        return self.clock
+
     def version(self) -> str:
         self._called("version")
         return "fake"

@@ -1,4 +1,4 @@
-"""`cellloop bench faults`: rounds of faults on one installation, what they showed, and the server's memory at the end."""
+"""`cellloop bench faults`: rounds of faults on one installation, what they showed, and the server afterwards."""
 
 from __future__ import annotations
 

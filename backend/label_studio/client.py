@@ -40,6 +40,11 @@ class LabelStudio(Placing):
 
     # --- who and what ---------------------------------------------------------------------------------------
 
+    @property
+    def answered_at(self) -> datetime | None:
+        """What its clock said in its last answer, to the second; None when it does not tell."""
+        return self.transport.answered_at
+
     def version(self) -> str:
         """Release of the server, e.g. "1.23.2"."""
         return str(self.transport.get("/api/version").get("release", "unknown"))

@@ -7,6 +7,8 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
 import httpx
@@ -34,6 +36,7 @@ class Transport:
         self._access = ""
         self._access_until = 0.0
         self._lock = threading.Lock()
+        self.answered_at: datetime | None = None  # the other's clock in its last answer, to the second
         # No proxy from the environment: Label Studio is a neighbour, and the token is not for proxies to see.
         self._http = httpx.Client(
             base_url=self.url, timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S), trust_env=False
@@ -102,7 +105,9 @@ class Transport:
     def _send(self, method: str, path: str, params: Any, body: Any, authorization: str) -> httpx.Response:
         headers = {"Authorization": authorization} if authorization else {}
         try:
-            return self._http.request(method, path, params=params, json=body, headers=headers)
+            response = self._http.request(method, path, params=params, json=body, headers=headers)
+            self.answered_at = _date(response) or self.answered_at
+            return response
         except httpx.TimeoutException as error:
             raise LabelStudioUnavailable(
                 f"Label Studio at {self.url} did not answer {method} {path} in time ({type(error).__name__}); "
@@ -161,6 +166,13 @@ def _secrets(body: Any) -> list[str]:
     found = [str(value) for key, value in body.items() if "pass" in key or "token" in key]
     headers = body.get("headers")
     return found + ([str(value) for value in headers.values()] if isinstance(headers, dict) else [])
+
+
+def _date(response: httpx.Response) -> datetime | None:
+    try:
+        return parsedate_to_datetime(response.headers["date"]).astimezone(UTC)
+    except (KeyError, ValueError):
+        return None
 
 
 def _detail(response: httpx.Response) -> str:

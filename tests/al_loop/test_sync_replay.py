@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ ACTIONS = (
     "draft",
     "sync",
     "overtake",
+    "clock back",
 )
 # Where experts draw: two places where nothing was predicted, so that they may overlook the same cell.
 PLACES: tuple[Box, ...] = ((300.0, 100.0, 340.0, 150.0), (400.0, 100.0, 460.0, 160.0))
@@ -61,6 +63,8 @@ def act(workshop: Workshop, event: Event, tasks: Sequence[int], number: int) -> 
     mine = [a for a in workshop.fake.annotations_of(task_id) if a.completed_by == user]
     if name == "sync":
         run(workshop)
+    elif name == "clock back":
+        workshop.fake.clock -= timedelta(hours=1)
     elif name == "overtake":  # what the next sync reads is old before it is written
 
         def meanwhile(called: str) -> None:
@@ -191,5 +195,7 @@ def test_labels_are_label_studios_truth_on_both_engines(database: Database) -> N
             ("sync", 0, 1, "ring", 0),
             ("unskip", 1, 1, "trophozoite", 1),
             ("draft", 0, 1, "ring", 0),
+            ("clock back", 0, 1, "ring", 0),
+            ("relabel", 1, 1, "schizont", 0),
         ],
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -33,6 +33,8 @@ def test_who_we_are(label_studio: RunningLabelStudio) -> None:
     assert user.email == label_studio.email
     assert studio.users()[user.id] == label_studio.email
     assert studio.version()[0].isdigit()
+    assert studio.answered_at is not None
+    assert abs(datetime.now(UTC) - studio.answered_at) < timedelta(seconds=60), "it tells its clock"
 
 
 def test_personal_access_token_works_as_well_as_a_legacy_one(label_studio: RunningLabelStudio) -> None:
