@@ -18,10 +18,11 @@ from al_loop import promote as promoting
 from al_loop import retrain as retraining
 from al_loop.follow import follow
 from al_loop.gate import Verdict
-from al_loop.jobs import LOOK_EVERY_S, SYNC, runtime
+from al_loop.jobs import LOOK_EVERY_S, SYNC, Runtime, runtime
 from al_loop.retrain import RunCancelled
 from al_loop.run_checkpoints import Checkpoints
 from al_loop.stages import stage
+from al_loop.train_together import train_together
 from backend.errors import CellloopError, NotEnoughData
 from db import runs, versions
 from db.models import VersionStatus
@@ -66,7 +67,7 @@ def snapshot(run_id: int) -> str:
 def train(run_id: int) -> int:
     """Train on these labels, from the last checkpoint on if there is one. Returns the candidate's id."""
     with stage(run_id, "train", "preparing the training") as here:
-        version_id = retraining.retrain(here.loop, run_id, worker_id=here.worker_id)
+        version_id = _trained(here, run_id)
         with here.loop.database.session(read_only=True) as session:
             status = versions.get(session, version_id).status
         if status != VersionStatus.candidate:
@@ -75,6 +76,13 @@ def train(run_id: int) -> int:
                 "review more images first, or promote that version"
             )
         return version_id
+
+
+def _trained(here: Runtime, run_id: int) -> int:
+    processes = here.loop.settings.train_processes
+    if processes > 1:
+        return train_together(here.loop, run_id, here.worker_id, processes)
+    return retraining.retrain(here.loop, run_id, worker_id=here.worker_id)
 
 
 @DBOS.step()

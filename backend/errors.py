@@ -74,6 +74,10 @@ class TrainingDiverged(CellloopError):
     """A loss became non-finite; the message holds the values."""
 
 
+class TrainingBroken(CellloopError):
+    """A training in several processes ended before its time."""
+
+
 class OutOfMemory(CellloopError):
     """Training needs more memory than there is, even for one crop at a time."""
 

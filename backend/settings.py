@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     train_steps: int = Field(default=300, ge=1)
     train_batch: int | None = Field(default=None, ge=1, description="crops in memory at a time")
     train_accumulate: int = Field(default=1, ge=1, description="batches that one step adds up, where memory is small")
+    train_processes: int = Field(default=1, ge=1, description="a retraining's processes on one machine: one per GPU")
     train_crop: int | None = Field(default=None, ge=0, description="px of a crop at that size; 0: whole fields")
     # The starter weights, where they fit the preset, or the trunk's ImageNet or COCO weights with new heads.
     train_from: Literal["starter", "scratch"] = "starter"

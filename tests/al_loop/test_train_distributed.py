@@ -10,15 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from al_loop.context import Loop
 from al_loop.import_images import import_images
 from al_loop.rendered import write_coco_folder
 from al_loop.train import Progress, train
 from al_loop.train_distributed import Ranks, current_ranks
+from al_loop.train_together import train_together
 from backend.checkpoints import load_weights
+from backend.errors import TrainingBroken
 from backend.store import weights_file
-from db import runs, versions
+from db import images, runs, versions, workers
 from db.migrate import upgrade
 from db.models import RunStatus
+from tests import builders
 from tests.al_loop.dying_worker import open_loop
 from tests.al_loop.rank_training import TOGETHER
 from tests.al_loop.tiny_training import two_fields
@@ -37,7 +41,7 @@ def torchrun(*arguments: object, **environment: str) -> None:
     assert ended.returncode == 0, ended.stderr[-3000:]
 
 
-def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     loop = open_loop(home, **SMALL)
     upgrade(loop.settings.database_url)
@@ -69,7 +73,27 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
         assert (run.status, run.version_id, version.status) == (RunStatus.succeeded, version.id, "active")
         assert version.environment["processes"] == 2
     load_weights(loop.store.path(weights_file(version.weights_sha256)), version.weights_sha256)
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    assert_a_worker_trains_in_two_processes(loop)
     loop.database.dispose()
+
+
+def assert_a_worker_trains_in_two_processes(loop: Loop) -> None:
+    """After another answer, as `CELLLOOP_TRAIN_PROCESSES=2` has it. Of a dead worker, the processes end."""
+    with loop.database.session() as session:
+        builders.say(session, builders.add_cell(session, images.pool(session)[0]), "ring")
+        worker_id = workers.register(session, "one", "host", 1, ["train"]).id
+        run = runs.open_run(session, "infected", "person", {}, {})
+        assert run is not None
+        runs.take_up(session, run.id, worker_id)
+    made = train_together(loop, run.id, worker_id, 2)
+    with loop.database.session() as session:
+        assert versions.get(session, made).environment["processes"] == 2
+        assert runs.get(session, run.id).step == SMALL["train_steps"]
+        workers.end(session, worker_id, "died")
+    with pytest.raises(TrainingBroken, match="taken it over"):
+        train_together(loop, run.id, worker_id, 2)
 
 
 def test_every_crop_of_a_step_is_somebodys() -> None:

@@ -16,7 +16,8 @@ def test_only_a_change_is_sent(client: TestClient, bench: Bench) -> None:
     assert client.get("/api/v1/live").status_code == 401
     first = client.get("/api/v1/live", **token)
     assert first.json() | {"state": ""} == {
-        "doing": "No training runs", "runs": [], "waiting": {"field": 0, "cell": 0}, "in_hand": 0, "state": "",
+        "doing": "No training runs", "runs": [], "workers": [], "waiting": {"field": 0, "cell": 0}, "in_hand": 0,
+        "state": "",
     }  # fmt: skip
     token["headers"]["If-None-Match"] = first.headers["etag"]
     assert client.get("/api/v1/live", **token).status_code == 304

@@ -140,7 +140,9 @@ def create_canaries() -> None:
         sa.ForeignKeyConstraint(["pair_id"], ["model_pairs.id"], name="fk_canary_checks_pair_id"),
         sa.ForeignKeyConstraint(["predecessor_id"], ["model_pairs.id"], name="fk_canary_checks_predecessor_id"),
         sa.CheckConstraint("kind IN ('replayed', 'live')", name=op.f("ck_canary_checks_kind")),
-        sa.CheckConstraint("verdict IN ('passed', 'watching', 'refused', 'rolled_back')", name=op.f("ck_canary_checks_verdict")),
+        sa.CheckConstraint(
+            "verdict IN ('passed', 'watching', 'refused', 'rolled_back')", name=op.f("ck_canary_checks_verdict")
+        ),
     )
     op.create_index("ix_canary_checks_pair_id", "canary_checks", ["pair_id"])
 
