@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 
-from backend.api import crops, errors, health, history, live, operations, predict, review_queue, status, webhook
+from backend.api import auth, crops, errors, health, history, live, operations, predict, review_queue, status, webhook
 from backend.api.dashboard.app import Beside, create_dashboard
 from backend.api.deps import Server
+from backend.api.headers import API, SafeHeaders
 from backend.api.limits import BodyLimit
 from backend.api.metrics_record import RecordCollector
 from backend.api.requests import Requests
@@ -73,8 +75,13 @@ def create_app(settings: Settings | None = None, *, loader: PairLoader | None = 
     server.metrics.registry.register(RecordCollector(database, settings.home))
     app.state.server = server
     app.add_middleware(Beside, dashboard=create_dashboard(server))
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(Requests, metrics=server.metrics)  # the outermost: what the others answer is named, too
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        known=lambda scope: auth.is_label_studio(Headers(scope=scope), server.credentials),
+    )
+    app.add_middleware(Requests, metrics=server.metrics)  # around the others: what they answer is named, too
+    app.add_middleware(SafeHeaders, headers=API)
     errors.install(app)
     for module in (operations, health, predict, webhook, status, live, review_queue, history, crops):
         app.include_router(module.router)

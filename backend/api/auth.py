@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
+from starlette.datastructures import Headers
 
 from backend import tokens
 from backend.api import session
 from backend.api.deps import Server, ServerDep
 from backend.api.errors import NotSignedIn, ScopeTooSmall, TokenExpected, Unauthorized
+from backend.credentials import Credentials
 from backend.tokens import Holder
 from db.tokens import Scope
 
@@ -39,7 +41,7 @@ class Visit:
 
 async def ml_backend(request: Request, server: ServerDep) -> None:
     """Basic auth, as Label Studio sends it to /health, /setup, /predict and /versions. Raises Unauthorized."""
-    if not _is_basic(request, server):
+    if not _is_basic(request.headers, server.credentials):
         raise Unauthorized("expected the ML backend's Basic auth; connect again with: cellloop label-studio connect")
 
 
@@ -49,9 +51,7 @@ async def webhook(request: Request, server: ServerDep) -> None:
     Ordinary webhooks carry the static header we set; START_TRAINING comes from the ML backend's connection, which
     knows no such header but sends Basic auth.
     """
-    known = server.credentials
-    accepted = (known.webhook_secret, known.former_webhook_secret)
-    if not _is_bearer(request, accepted) and not _is_basic(request, server):
+    if not is_label_studio(request.headers, server.credentials):
         raise Unauthorized("expected the webhook's secret; set it again with: cellloop label-studio connect")
 
 
@@ -107,30 +107,31 @@ def _with_scope(holder: Holder, needed: Scope) -> Holder:
     return holder
 
 
+def is_label_studio(headers: Headers, known: Credentials) -> bool:
+    """Whether a request carries one of the secrets that Label Studio has of us."""
+    given = _given(headers, "bearer")
+    accepted = (known.webhook_secret, known.former_webhook_secret)
+    return (given is not None and _is_one_of(given, accepted)) or _is_basic(headers, known)
+
+
 def _bearer(request: Request, server: Server) -> Holder | None:
-    given = _header(request, "bearer")
+    given = _given(request.headers, "bearer")
     return None if given is None else tokens.holder_of(server.database, given.decode("utf-8", "replace"))
 
 
-def _header(request: Request, scheme: str) -> bytes | None:
-    given, _, value = request.headers.get("authorization", "").partition(" ")
+def _given(headers: Headers, scheme: str) -> bytes | None:
+    given, _, value = headers.get("authorization", "").partition(" ")
     return value.strip().encode() if given.lower() == scheme else None
 
 
-def _is_bearer(request: Request, accepted: Sequence[str]) -> bool:
-    given = _header(request, "bearer")
-    return given is not None and _is_one_of(given, accepted)
-
-
-def _is_basic(request: Request, server: Server) -> bool:
-    given = _header(request, "basic")
+def _is_basic(headers: Headers, known: Credentials) -> bool:
+    given = _given(headers, "basic")
     if given is None:
         return False
     try:
         user, _, password = base64.b64decode(given, validate=True).partition(b":")
     except binascii.Error:
         return False
-    known = server.credentials
     right_user = secrets.compare_digest(user, known.basic_user.encode())
     return _is_one_of(password, (known.basic_password, known.former_basic_password)) and right_user
 

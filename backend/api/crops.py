@@ -25,7 +25,6 @@ HOLDER = "label studio"
 HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Cross-Origin-Resource-Policy": "cross-origin",
-    "X-Content-Type-Options": "nosniff",
     # The browser asks again each time, so that we learn that the cell is looked at; unchanged, it costs 304.
     "Cache-Control": "private, no-cache",
 }

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from backend.api.metrics import Metrics
 from backend.api.task_images import TaskImages
+from backend.api.throttle import Throttle
 from backend.credentials import Credentials
 from backend.crop_cache import CropCache
 from backend.rotation import CurrentCredentials
@@ -33,6 +34,7 @@ class Server:
     images: TaskImages
     crops: CropCache
     metrics: Metrics = field(default_factory=Metrics)
+    throttle: Throttle = field(default_factory=Throttle)
     detecting: threading.Lock = field(default_factory=threading.Lock)  # one request detects, others wait for it
     waiting: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(1 + WAIT_TO_DETECT))
     stopping: threading.Event = field(default_factory=threading.Event)  # somebody asked the process to end

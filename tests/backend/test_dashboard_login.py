@@ -42,6 +42,7 @@ def test_a_wrong_token_gets_one_sentence_and_no_session(client: TestClient, benc
         answer = sign_in(client, wrong.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
         assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
         assert answer.text.count("That is not a token of this installation, or not any more.") == 1
+    bench.server(client).throttle.right("testclient")
     assert client.post("/dashboard/login", content=b"token=" + b"x" * 10_000).status_code == 401
 
 

@@ -25,10 +25,10 @@ from backend.api.dashboard import (
     review_queue,
     smears,
 )
-from backend.api.dashboard.headers import SafeHeaders
 from backend.api.dashboard.view import render
 from backend.api.deps import Server
 from backend.api.errors import NotSignedIn, status_of
+from backend.api.headers import DASHBOARD, SafeHeaders
 from backend.api.routes import described
 from backend.errors import CellloopError
 from backend.logs import current
@@ -62,7 +62,7 @@ def create_dashboard(server: Server) -> ASGIApp:
     for page in (overview, models, experts, review_queue, images, cells, smears):
         app.include_router(page.router, prefix=login.HOME, dependencies=[Depends(auth.page)])
     _answer_errors(app)
-    return SafeHeaders(app)
+    return SafeHeaders(app, DASHBOARD)
 
 
 def _answer_errors(app: FastAPI) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from typing import Annotated
 from urllib.parse import quote
 
@@ -16,7 +18,9 @@ from backend.api.deps import ServerDep
 
 HOME = "/dashboard"
 WRONG = "That is not a token of this installation, or not any more."
+WAIT = "Too many wrong tokens. Try again in {} s."
 
+log = logging.getLogger(__name__)
 router = APIRouter()
 
 
@@ -40,18 +44,30 @@ def form(request: Request, server: ServerDep, next: str = HOME) -> Response:
 
 @router.post("/login")
 def sign_in(request: Request, server: ServerDep, given: Annotated[Fields, Depends(posted)]) -> Response:
-    """Begin a session where the token is right; say so where it is not, after the same time."""
+    """Begin a session where the token is right; say so where it is not, after the same time; 429 after many wrong ones.
+
+    Who has to wait is not even heard, or a guess would cost nothing.
+    """
     target = _inside(given.get("next", HOME))
+    address = request.client.host if request.client else ""
+    wait = math.ceil(server.throttle.wait_s(address))
+    if wait:
+        reply = render(request, "login.html.j2", 429, next=target, problem=WAIT.format(wait))
+        reply.headers["Retry-After"] = str(wait)
+        return reply
     holder = tokens.holder_of(server.database, given.get("token", "").strip())
     if holder is None:
+        server.throttle.wrong(address)
+        log.warning("a wrong token from %s", address)
         return render(request, "login.html.j2", 401, next=target, problem=WRONG)
+    server.throttle.right(address)
     key = server.credentials.session_key
-    reply = RedirectResponse(target, 303)
-    reply.set_cookie(
+    entered = RedirectResponse(target, 303)
+    entered.set_cookie(
         session.cookie_name(key), session.new_session(holder, key), max_age=int(session.LIFETIME.total_seconds()),
         httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/",
     )  # fmt: skip
-    return reply
+    return entered
 
 
 @router.post("/logout", dependencies=[Depends(posted)])
