@@ -33,6 +33,13 @@ def asked(session: Session) -> InboxEvent | None:
     return session.scalar(query.order_by(InboxEvent.id.desc()).limit(1))
 
 
+def annotation_ids(session: Session) -> set[int]:
+    """Ids of all annotations that calls were about, acted on or not."""
+    return {
+        number for payload in session.scalars(select(InboxEvent.payload)) for number in payload.get("annotations", ())
+    }
+
+
 def handle(session: Session, ids: Iterable[int]) -> int:
     """Mark calls as acted on; how many were new."""
     changed = session.execute(

@@ -150,6 +150,38 @@ def parasitaemia(
     console.emit(benchmark_intervals(repeats), as_json)
 
 
+@app.command("serve")
+def serve(
+    experts: Annotated[int, typer.Option(help="Experts at work at the same time.", min=2, max=64)] = 64,
+    seconds: Annotated[float, typer.Option(help="How long.", min=1)] = 60.0,
+    compared: Annotated[float, typer.Option(help="Seconds at each of the three servers compared.", min=1)] = 30.0,
+    weights: Annotated[Path | None, typer.Option(help="Folder of a pair; default: the starter weights.")] = None,
+    fields: Annotated[int, typer.Option(help="Fields that are rendered and detected.", min=1)] = 12,
+    size: Size = "1200x1600",
+    cells: Annotated[int, typer.Option(help="Cells per rendered field.", min=1)] = 60,
+    hurry: Annotated[float, typer.Option(help="Think so many times faster than 8 s a field, 2 s a cell.")] = 1.0,
+    database: Annotated[str, typer.Option(help="An empty database, as postgresql://user@host/name.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Put the real server under many experts and a running sync: waiting times, losses, and the plain way beside it.
+
+    Example: cellloop bench serve --json
+    """
+    import tempfile
+
+    from al_loop.benchmark_serve import Load, benchmark_serve
+    from al_loop.load_experts import Pace
+    from backend.pairs import STARTER, read_card
+
+    folder = weights or STARTER
+    read_card(folder)  # says what is missing before anything is rendered
+    pace = Pace(Pace.field_s / hurry, Pace.cell_s / hurry)
+    load = Load(experts, seconds, compared, fields, _height_width(size), cells, pace)
+    with tempfile.TemporaryDirectory() as scratch, console.progress("experts") as advance:
+        told = console.reporter(advance)
+        console.emit(benchmark_serve(Path(scratch) / "home", database, folder, load, told), as_json)
+
+
 @app.command("history")
 def history(
     cells: Annotated[
