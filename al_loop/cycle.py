@@ -13,6 +13,7 @@ from typing import Any
 
 from dbos import DBOS
 
+from al_loop import canary as canaries
 from al_loop import evaluate as evaluating
 from al_loop import promote as promoting
 from al_loop import retrain as retraining
@@ -40,7 +41,10 @@ def turn(run_id: int) -> dict[str, Any]:
         snapshot(run_id)
         version_id = train(run_id)
         evaluation_id = evaluate(run_id, version_id)
-        promoted = promote(run_id, version_id, evaluation_id, [judge(run_id, version_id, evaluation_id)])
+        verdicts = [judge(run_id, version_id, evaluation_id)]
+        if verdicts[0]["promote"]:
+            verdicts.append(canary(run_id, version_id))
+        promoted = promote(run_id, version_id, evaluation_id, verdicts)
         followed = DBOS.enqueue_workflow(SYNC, follow, run_id).get_result(polling_interval_sec=LOOK_EVERY_S)
         finish(run_id, version_id, promoted)
     except RunCancelled as stop:
@@ -100,6 +104,13 @@ def judge(run_id: int, version_id: int, evaluation_id: int | None) -> dict[str, 
 
 
 @DBOS.step()
+def canary(run_id: int, version_id: int) -> dict[str, Any]:
+    """What experts would have to correct in random fields, beside the pair that serves."""
+    with stage(run_id, "canary", "predicting random fields that experts have answered") as here:
+        return asdict(canaries.replay(here.loop, version_id, run_id))
+
+
+@DBOS.step()
 def promote(run_id: int, version_id: int, evaluation_id: int | None, verdicts: list[dict[str, Any]]) -> bool:
     """What follows from the verdicts, recorded with their reasons. True: the candidate serves from now on."""
     with stage(run_id, "promote", "deciding") as here:
@@ -116,7 +127,7 @@ def finish(run_id: int, version_id: int, promoted: bool) -> None:
     with stage(run_id, "finish", "finishing") as here:
         Checkpoints(here.loop, run_id).remove()  # the weights are in the store
         with here.loop.database.session() as session:
-            outcome = "promoted" if promoted else "refused by the gate"
+            outcome = "promoted" if promoted else "refused"
             runs.finish(session, run_id, version_id, outcome, worker_id=here.worker_id)
 
 

@@ -27,6 +27,7 @@ from al_loop.rank import rank
 from al_loop.rerank import rerank
 from al_loop.sync import sync
 from al_loop.trigger import ask_for_retraining, open_when_due
+from al_loop.watch_canary import watch_canary
 from backend.errors import CellloopError
 from backend.instances import ROLES
 from backend.label_studio.client import LabelStudio
@@ -77,6 +78,8 @@ class Worker:
         predicted = self._attempt("predictions on request", self._predict_requested)
         if (came or predicted) and active_pair(self.loop.database) is not None:
             self._order(pool_changed=predicted or bool(came & RETURNING))
+        if came:
+            self._attempt("canary", lambda: watch_canary(self.loop))
         self._push_order()
         for role in ROLES:
             open_when_due(self.loop, role)

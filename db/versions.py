@@ -221,24 +221,29 @@ def previous(session: Session, role: str) -> ModelVersion | None:
 
 def replaced_by(session: Session, version_id: int) -> int | None:
     """Which version this one replaced when it was last promoted."""
-    decision = PromotionDecision
-    promoted = (decision.version_id == version_id, decision.promote.is_(True), decision.kind != "rollback")
+    decision, back = PromotionDecision, ("rollback", "canary")
+    promoted = (decision.version_id == version_id, decision.promote.is_(True), decision.kind.not_in(back))
     return session.scalar(select(decision.replaced_id).where(*promoted).order_by(decision.id.desc()).limit(1))
 
 
 def roll_back(
-    session: Session, role: str, reasons: Sequence[str], check: Callable[[ModelVersion], object]
+    session: Session,
+    role: str,
+    reasons: Sequence[str],
+    check: Callable[[ModelVersion], object],
+    kind: str = "rollback",
 ) -> PromotionDecision:
     """Let the version serve again that the active one replaced; repeated, one further back.
 
-    check: looks whether that version could serve, and raises an error where it could not; then nothing changes.
+    kind: rollback (a person wants it) or canary (experts correct the active one too much). check: looks whether that
+    version could serve, and raises an error where it could not; then nothing changes.
     Raises NotFound when the active version replaced nothing.
     """
     before = previous(session, role)
     if before is None:
         raise NotFound(f"{role}: expected a version that the active one replaced, found none; nothing changed")
     check(before)
-    return activate(session, before.id, kind="rollback", reasons=reasons)
+    return activate(session, before.id, kind=kind, reasons=reasons)
 
 
 def pair_of(session: Session, all_cells_id: int, infected_id: int, fusion: dict[str, Any] | None = None) -> ModelPair:
@@ -292,8 +297,3 @@ def pair(session: Session, pair_id: int) -> ModelPair:
     if found is None:
         raise NotFound(f"expected a model pair with id {pair_id}, found none")
     return found
-
-
-def pair_by_name(session: Session, name: str) -> ModelPair | None:
-    """The pair with this name: Label Studio's model_version."""
-    return session.scalar(select(ModelPair).where(ModelPair.name == name))

@@ -139,7 +139,7 @@ def test_the_active_pair_is_named_after_its_versions(database: Database) -> None
         assert pair.fusion == {"match_iou": 0.5}
         assert versions.active_pair(session) is pair
         assert versions.pair(session, pair.id) is pair
-        assert versions.pair_by_name(session, pair.name) is pair
+        assert versions.pair_named(session, pair.name) is pair
 
 
 def test_a_pair_keeps_its_fusion_once_it_has_any_or_was_used(database: Database) -> None:
