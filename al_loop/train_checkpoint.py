@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from backend.store import whole_or_absent
 
 log = logging.getLogger("cellloop.train")
 
@@ -30,7 +31,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     average: dict[str, Tensor],
 ) -> None:
-    """Write all that a resume needs."""
+    """Write all that a resume needs. Raises DiskFull."""
     state = {
         "identity": identity,
         "step": standing.step,
@@ -40,12 +41,8 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "average": average,
     }
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    with whole_or_absent(path) as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def resume(

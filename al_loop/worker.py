@@ -46,6 +46,7 @@ RETRAINED_ROLE = "infected"
 # Reviews that give something back to the pool: only a ranking finds it again.
 RETURNING = {ReviewStatus.skipped.value, ReviewStatus.withdrawn.value}
 FOLLOW_AGAIN = 3  # polls of rest after trouble with following: each attempt leaves a workflow's rows behind
+READ_AGAIN = 30  # polls between two attempts at images that could not be read
 STAND_BY_S = 1.0  # how often a worker that is not the steward asks whether it should be
 # What DBOS calls a workflow that does not go on.
 ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
@@ -63,6 +64,7 @@ class Worker:
         self._polls = 0
         self._following: WorkflowHandle[dict[str, Any]] | None = None
         self._unreadable: set[int] = set()
+        self._read_again = 0.0  # when what could not be predicted is tried again
         self._shown: dict[int, str] = {}  # project -> the pair whose predictions Label Studio has
         self._ordered: dict[int, int] = {}  # project -> the ranking whose order Label Studio has
         self._looked_after = -LOOK_AFTER_RUNS_S
@@ -208,7 +210,8 @@ class Worker:
             self._shown.update({report["project"]: report["model_version"] for report in outcome["pushed"]})
             if outcome["trouble"]:
                 raise CellloopError("; ".join(outcome["trouble"]))
-            self._unreadable = self._unpredicted()  # what is missing after the attempt cannot be predicted
+            self._unreadable = self._unpredicted()  # what is missing after the attempt cannot be predicted yet
+            self._read_again = time.monotonic() + READ_AGAIN * self.loop.settings.poll_s
         pair = active_pair(self.loop.database)
         with self.loop.database.session(read_only=True) as session:
             busy = runs.open_of(session, RETRAINED_ROLE) is not None
@@ -216,6 +219,8 @@ class Worker:
             known = projects.projects(session, self.studio.url)
         if pair is None or busy:
             return False
+        if time.monotonic() >= self._read_again:
+            self._unreadable.clear()  # somebody may have mended their files
         behind = ranking is None or ranking.pair_id != pair.id or bool(self._unpredicted() - self._unreadable)
         if behind or any(self._shown.get(project.id) != pair.name for project in known):
             self._following = DBOS.enqueue_workflow(SYNC, follow, None)

@@ -58,6 +58,10 @@ class FileStoreUnavailable(CellloopError):
     """The far file store (CELLLOOP_FILES_URL) does not answer, or refuses to be read or written."""
 
 
+class DiskFull(CellloopError):
+    """A file could not be written for want of room; what was there before is untouched."""
+
+
 class ArchiveDamaged(CellloopError):
     """A backup is not whole: cut off, changed, or no backup at all."""
 

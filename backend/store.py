@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -11,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from backend.errors import StoredFileCorrupt
+from backend.errors import DiskFull, StoredFileCorrupt
 
 _BLOCK = 1 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _KIND = re.compile(r"[a-z][a-z0-9_-]*")
 _SUFFIX = re.compile(r"(\.[a-z0-9]{1,16})?")
 
@@ -40,7 +42,7 @@ def sha256_of(path: Path) -> str:
 def whole_or_absent(path: Path) -> Iterator[BinaryIO]:
     """A file to write that becomes `path` when the block ends: readers see the old file or the whole new one.
 
-    Afterwards the bytes are on the disk, name included. After an error nothing has changed.
+    Afterwards the bytes are on the disk, name included. After an error nothing has changed. Raises DiskFull.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
@@ -50,6 +52,12 @@ def whole_or_absent(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except Exception as error:
+        if _for_want_of_room(error):
+            raise DiskFull(
+                f"{path}: expected room on the disk for it, there is none; make some, then repeat"
+            ) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
@@ -57,6 +65,13 @@ def whole_or_absent(path: Path) -> Iterator[BinaryIO]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _for_want_of_room(error: BaseException | None) -> bool:
+    """Whether the disk is full; some writers (torch.save) cover this error with one of their own."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in _NO_ROOM):
+        error = error.__context__
+    return error is not None
 
 
 def replace_atomically(path: Path, blocks: Iterable[bytes]) -> str:

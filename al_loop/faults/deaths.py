@@ -55,7 +55,7 @@ def worker_killed(scene: Scene) -> Iterator[None]:
 def server_killed_before_a_commit(scene: Scene) -> Iterator[None]:
     """The server dies just before it commits: a webhook's, most likely."""
     server = scene.installation.server
-    server.arm(die_at=scene.rng.randint(1, 6))
+    server.arm(die_at=scene.rng.randint(1, 3))
     yield
     _died(scene, server, lambda: False, 2.0)
 

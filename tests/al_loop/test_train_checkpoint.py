@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 from al_loop.train import CHECKPOINT, Progress, train
+from al_loop.train_checkpoint import Standing, save_checkpoint
+from backend.errors import DiskFull
 from tests.al_loop.tiny_training import TINY, two_fields
 from tests.threads import one_thread
 
@@ -46,3 +52,19 @@ def test_killed_twice_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     assert resumed.weights_path.read_bytes() == whole.weights_path.read_bytes()
     assert {file.name for file in (tmp_path / "run").iterdir()} >= {CHECKPOINT}
     assert not list((tmp_path / "run").glob("images-*")), "decoded images are not kept after the end"
+
+
+def test_a_full_disk_is_called_by_its_name_and_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    model = torch.nn.Linear(600, 600)  # 1.4 MB
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(b"the last one")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+    try:
+        with pytest.raises(DiskFull, match="expected room"):
+            save_checkpoint(path, "any", Standing(1, 1), model, optimizer, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [file.name for file in tmp_path.iterdir()] == [CHECKPOINT]
+    assert path.read_bytes() == b"the last one"

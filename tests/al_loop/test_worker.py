@@ -14,7 +14,7 @@ from al_loop.promote import rollback
 from al_loop.worker import Worker
 from backend.label_studio.protocol import START_TRAINING
 from backend.preannotate import Pair
-from backend.serving import PairCache, active_pair
+from backend.serving import PairCache, Served, active_pair
 from db import inbox, predictions, projects, queue, runs, versions
 from db.models import RunStatus
 from db.session import Database
@@ -175,14 +175,29 @@ def test_what_was_asked_for_is_predicted_and_pushed(workshop: Workshop, worker: 
     assert [region["value"]["rectanglelabels"] for region in shown.result] == [["ring"], ["red blood cell"]]
 
 
-def use_discs(workshop: Workshop, worker: Worker) -> None:
-    """The worker's own pair finds discs; the versions in SQL have no weights."""
+def discs(row: object = None) -> Pair:
+    """A pair that finds discs; the versions in SQL have no weights."""
     from backend.fuse import FusionConfig
 
-    def load(row: object) -> Pair:
-        return Pair("discs", DiscDetector("all_cells"), DiscDetector("infected"), FusionConfig())  # type: ignore[arg-type]
+    return Pair("discs", DiscDetector("all_cells"), DiscDetector("infected"), FusionConfig())  # type: ignore[arg-type]
 
-    worker.pairs = PairCache(workshop.database, workshop.store, "cpu", load)
+
+def use_discs(workshop: Workshop, worker: Worker) -> None:
+    """The worker's own pair finds discs."""
+    worker.pairs = PairCache(workshop.database, workshop.store, "cpu", discs)
+
+
+def test_an_image_is_predicted_once_its_file_is_mended(
+    workshop: Workshop, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PairCache, "of", lambda self, row: Served(row, discs()))
+    smear = add_smears(workshop, 1)[0]
+    path = workshop.store.path(smear.file)
+    sound = path.read_bytes()
+    path.write_bytes(sound[:100])
+    tick_until(worker, lambda: worker._unreadable == {smear.id}, "the attempt")
+    path.write_bytes(sound)
+    tick_until(worker, lambda: not worker._unpredicted(), "the prediction")
 
 
 def test_what_a_person_asks_for_on_the_dashboard_is_trained(workshop: Workshop, worker: Worker) -> None:

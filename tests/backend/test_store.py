@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.errors import StoredFileCorrupt
+from backend.errors import DiskFull, StoredFileCorrupt
 from backend.store import FileStore
 
 
@@ -53,7 +53,7 @@ def test_a_failed_write_leaves_nothing_behind(store: FileStore, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFull, match="expected room"):
         store.put_bytes("images", b"pixels", ".png")
     assert [path for path in store.root.rglob("*") if path.is_file()] == []
 
