@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, Dialect, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 
-from db import derived, guards, views_cells, views_counts, views_life, views_models, views_people
+from db import derived, guards, views_cells, views_counts, views_life, views_models, views_operations, views_people
 from db.views import View
 
 _NAME = re.compile(r"CREATE (?:TRIGGER|VIEW) (\w+)")
@@ -22,6 +22,7 @@ VIEWS: tuple[View, ...] = (
     *views_cells.VIEWS,
     *views_life.VIEWS,
     *views_models.VIEWS,
+    *views_operations.VIEWS,
     *views_people.VIEWS,
     *views_counts.VIEWS,
 )

@@ -16,6 +16,7 @@ from db.views_cells import LABELS, LABELS_AS_OF
 from db.views_counts import IMAGE_EVENTS
 from db.views_life import CELL_EVENTS
 from db.views_models import DECISIONS, METRICS, SERVING, TRAINING_IMAGES, VERSIONS
+from db.views_operations import CANARIES, RUNS
 from db.views_people import CORRECTIONS, EXPERTS, QUEUE
 
 
@@ -178,6 +179,27 @@ QUESTIONS: tuple[Question, ...] = (
             ),
         ),
         example="serving --at 2026-11-20",
+    ),
+    ViewQuestion(
+        "runs",
+        "Every training run: what began it, where and how long it ran, and how it ended.",
+        view=RUNS,
+        order=("run_id",),
+        filters=(
+            Filter("role", "all_cells or infected"),
+            Filter("status", "queued, running, succeeded, failed or cancelled"),
+            Filter("trigger", "what began it"),
+            since("asked_at", "asked for at this moment or later"),
+        ),
+        example="runs --status failed",
+    ),
+    ViewQuestion(
+        "canaries",
+        "What experts correct of a new pair, beside the pair before it, in fields drawn at random.",
+        view=CANARIES,
+        order=("check_id",),
+        filters=(PAIR, Filter("verdict", "passed, watching, refused or rolled_back")),
+        example="canaries --verdict rolled_back",
     ),
     ViewQuestion(
         "experts",

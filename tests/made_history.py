@@ -7,11 +7,13 @@ Minute 0   two cells of S1-f1.png come labelled: a red blood cell and a ring (pa
      20    ada: trophozoite, in 8 s
      21    suspected: "Labelled trophozoite; the models say ring 0.60"
      30    bob, second reading: ring, in 7 s
+     34    a run asked for by the clock begins
      35    version 3 (infected) is trained on what was recorded by then; the cell is a ring
      40    ada thinks again: schizont, in 5 s
      50    pair B (1, 3) sees nothing there
      55    the gate promotes version 3: infected recall 0.50 -> 0.60
      60    bob withdraws
+     65    a canary: B is corrected no more than A
      70    carol's answer of minute 15 arrives late: difficult
 """
 
@@ -25,6 +27,7 @@ from sqlalchemy.orm import Session
 from db import labels, reviews, versions
 from db.models import (
     Action,
+    CanaryCheck,
     Cell,
     Evaluation,
     Image,
@@ -36,8 +39,10 @@ from db.models import (
     RankedCell,
     Ranking,
     ReviewItem,
+    RunStatus,
     Slot,
     Suspicion,
+    TrainingRun,
     VersionStatus,
     Way,
 )
@@ -104,7 +109,19 @@ def make_history(session: Session) -> MadeHistory:
     _decide(session, three, 55, "gate", ["recall 0.50 -> 0.60: not worse"], two, evaluations[1])
     _say(session, cell, "ls:2:2", 60, "bob", None, Action.withdrawn, None, None, **common)
     _say(session, cell, "ls:2:3", 15, "carol", 9.0, Action.relabelled, "difficult", seen, **common)
+    _run(session, a, b)
     return MadeHistory(cell, labelled, pool, a, b, (one, two, three))
+
+
+def _run(session: Session, a: ModelPair, b: ModelPair) -> None:
+    """The run that made B's version, as if it were not known which it made, and the canary."""
+    moments = {"created_at": at(34), "started_at": at(34), "finished_at": at(55), "updated_at": at(55)}
+    why = {"triggers": ["cron"], "cron": {"cron": "0 3 * * *"}}
+    run = {"role": "infected", "trigger": "cron", "detail": why, "config": {}, "newest_revision_id": 3}
+    session.add(TrainingRun(**run, **moments, status=RunStatus.succeeded, message="promoted"))
+    told = {"kind": "live", "verdict": "passed", "reasons": ["no more corrections"], "numbers": {"p": 0.4}}
+    session.add(CanaryCheck(pair_id=b.id, predecessor_id=a.id, created_at=at(65), **told))
+    session.flush()
 
 
 def _import(session: Session, image: Image) -> None:

@@ -15,7 +15,7 @@ branch_labels = None
 depends_on = None
 
 # Of triggers and views (`db/definitions.py`).
-definitions = "fb3f86a99a7353d1319de471b44aa55cb8a0ce80264712aa3ecc1790022e112c"
+definitions = "a4d9a2feefea1abaa0c633b48ef9822440ee0790c3c7464a482fb999a5c815c3"
 
 JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
