@@ -18,7 +18,7 @@ from backend.store import FileStore, weights_file
 from db.evaluations import evaluation_of, get_evaluation
 from db.models import ModelVersion, PromotionDecision
 from db.session import Database
-from db.versions import activate, active, active_pair, decisions, get, reject, roll_back
+from db.versions import activate, active, active_pair, decisions, get, reject
 
 
 def judge(loop: Loop, version_id: int, evaluation_id: int | None) -> Verdict:
@@ -91,17 +91,6 @@ def promote(
     with database.session() as session:
         check_weights(store, get(session, version_id))
         return activate(session, version_id, kind="person", reasons=[reason])
-
-
-def rollback(
-    database: Database, role: str, *, reason: str = "rolled back by a person", store: FileStore | None = None
-) -> PromotionDecision:
-    """Let the version serve again that the active one replaced; repeated, one further back.
-
-    Raises NotFound when the active version replaced nothing. store: as for `promote`.
-    """
-    with database.session() as session:
-        return roll_back(session, role, [reason], lambda before: check_weights(store, before))
 
 
 def check_weights(store: FileStore | None, version: ModelVersion) -> None:

@@ -15,13 +15,13 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "rolled back by a person",
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
-    """Let the version serve again that the active one replaced. Repeating it goes one further back.
+    """Let the version serve again that the active one replaced, with its predictions and its order.
+
+    Repeating it goes one further back. A worker does later what cannot be done now.
 
     Example: cellloop rollback --role infected
     """
-    from al_loop import promote as promoting
+    from al_loop import rollback as rolling_back
     from scripts.composition import open_loop
 
-    loop = open_loop()
-    decision = promoting.rollback(loop.database, role.value, reason=reason, store=loop.store)
-    console.emit({"role": role.value, "active": decision.version_id, "replaced": decision.replaced_id}, as_json)
+    console.emit(rolling_back.rollback(open_loop(), role.value, reason=reason).to_json(), as_json)

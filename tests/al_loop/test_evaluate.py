@@ -16,7 +16,7 @@ from al_loop.dataset import LabelledCell, LabelledImage
 from al_loop.evaluate import evaluate_candidate, evaluate_pair
 from al_loop.judge_counts import Reliability
 from al_loop.metrics import POOLED
-from al_loop.promote import judge, promote, rollback, settle
+from al_loop.promote import judge, promote, settle
 from al_loop.ruler import freeze_ruler
 from backend.credentials import load_credentials
 from backend.errors import NotEnoughData
@@ -32,7 +32,7 @@ from db.errors import NotFound
 from db.models import Action, Image, PromotionDecision, VersionStatus
 from db.session import Database
 from tests import builders
-from tests.al_loop.deciding import decide
+from tests.al_loop.deciding import decide, undo
 from tests.backend.smears import HEIGHT, WIDTH, DiscDetector, png, smear
 
 TEST_IMAGES = 12
@@ -263,10 +263,10 @@ def test_a_person_overrules_the_gate_and_goes_back(loop: Loop) -> None:
     decide(loop, candidate, evaluate_candidate(loop, candidate, bench=bench))
     decision: PromotionDecision = promote(loop.database, candidate, reason="I know better")
     assert (decision.kind, decision.reasons) == ("person", ["I know better"])
-    assert rollback(loop.database, "infected").version_id == incumbent
+    assert undo(loop.database, "infected").version_id == incumbent
     assert (status(loop, candidate), status(loop, incumbent)) == (VersionStatus.retired, VersionStatus.active)
     with pytest.raises(NotFound, match="nothing changed"):
-        rollback(loop.database, "all_cells")
+        undo(loop.database, "all_cells")
 
 
 def test_a_stored_image_is_read_as_it_was_imported(loop: Loop) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from al_loop.promote import rollback
 from al_loop.push import push
 from al_loop.push_order import HEAD
 from al_loop.rank import rank
@@ -20,6 +19,7 @@ from db import predictions, projects, queue, versions
 from db.models import ModelPair, Push
 from db.session import Database
 from tests import builders
+from tests.al_loop.deciding import undo
 from tests.al_loop.workshop import BOXES, Workshop, add_pool, new_pair, open_workshop, predict, pushed_workshop
 from tests.fake_label_studio import FakeLabelStudio
 
@@ -194,7 +194,7 @@ def test_a_rollback_uses_the_older_predictions_again(tmp_path: Path, sqlite_data
     assert run(workshop) == (0, 4, 0, 0)
     fake, ls_project_id = workshop.fake, workshop.project.ls_project_id
     assert fake.project(ls_project_id).model_version == pair_name(workshop, new)
-    rollback(sqlite_database, "infected")
+    undo(sqlite_database, "infected")
     order(workshop, pool[::-1])
     held = set(fake.predictions)
     report = push(workshop, fake, workshop.project)

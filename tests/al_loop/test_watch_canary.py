@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from al_loop.promote import rollback
 from al_loop.watch_canary import FEWEST, LOOKS, compare_live, watch_canary
 from backend.errors import StoredFileCorrupt
 from backend.store import weights_file
 from db import canaries, versions
 from db.session import Database
+from tests.al_loop.deciding import undo
 from tests.al_loop.workshop import Workshop, open_workshop
 from tests.builders import add_active_pair, add_version
 from tests.random_slots import answer
@@ -61,7 +61,7 @@ def test_a_pair_that_is_corrected_significantly_more_rolls_back_once(tmp_path: P
         [check] = canaries.checks(session)
         assert (check.kind, check.verdict, check.numbers["look"]) == ("live", "rolled_back", 10)
     assert not watch_canary(workshop), "a pair that came back is not watched"
-    assert rollback(database, "infected").version_id != decision.replaced_id, "the refused one does not come back"
+    assert undo(database, "infected").version_id != decision.replaced_id, "the refused one does not come back"
 
 
 def test_a_pair_as_good_is_looked_at_four_times_and_stays(tmp_path: Path, sqlite_database: Database) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from al_loop.jobs import durable
-from al_loop.promote import rollback
 from al_loop.worker import Worker
 from backend.label_studio.protocol import START_TRAINING
 from backend.preannotate import Pair
@@ -19,6 +18,7 @@ from db import inbox, predictions, projects, queue, runs, versions
 from db.models import RunStatus
 from db.session import Database
 from tests import builders
+from tests.al_loop.deciding import undo
 from tests.al_loop.test_preannotate_pool import add_smears
 from tests.al_loop.workshop import Workshop, add_pool, new_pair, predict, pushed_workshop, said, submit_next
 from tests.backend.smears import DiscDetector
@@ -217,7 +217,7 @@ def test_a_rollback_is_followed_and_pushed(workshop: Workshop, worker: Worker) -
     old = serving_version(workshop)
     new_pair(workshop, pool)
     tick_until(worker, lambda: serving_version(workshop) != old, "the person's promotion")
-    rollback(workshop.database, "infected")
+    undo(workshop.database, "infected")
     tick_until(worker, lambda: serving_version(workshop) == old, "the rollback")
     with workshop.database.session(read_only=True) as session:
         ranking, pair = queue.latest_ranking(session), versions.active_pair(session)
