@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from dbos import DBOS, SetWorkflowID, WorkflowHandle
@@ -36,7 +37,7 @@ from backend.locks import Occupied
 from backend.serving import active_pair
 from db import inbox, predictions, projects, queue, runs
 from db.errors import RecordError
-from db.models import Project, ReviewStatus, RunStatus
+from db.models import Project, ReviewStatus, RunStatus, now
 
 log = logging.getLogger("cellloop.worker")
 
@@ -50,6 +51,8 @@ READ_AGAIN = 30  # polls between two attempts at images that could not be read
 STAND_BY_S = 1.0  # how often a worker that is not the steward asks whether it should be
 # What DBOS calls a workflow that does not go on.
 ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+CLEAR_AWAY_EVERY_S = 3600.0
+WORKFLOWS_KEPT = timedelta(days=30)  # DBOS's rows of what has ended; runs, their logs and all facts are kept for good
 LOOK_AFTER_RUNS_S = 5.0  # how often the steward asks whether every open run still has a workflow
 
 
@@ -68,6 +71,7 @@ class Worker:
         self._shown: dict[int, str] = {}  # project -> the pair whose predictions Label Studio has
         self._ordered: dict[int, int] = {}  # project -> the ranking whose order Label Studio has
         self._looked_after = -LOOK_AFTER_RUNS_S
+        self._cleared_away = time.monotonic()
         self._rests_until: dict[str, float] = {}
         self._complaints: dict[str, str] = {}
 
@@ -86,6 +90,9 @@ class Worker:
         for role in ROLES:
             open_when_due(self.loop, role)
         self._look_after_runs()
+        if time.monotonic() - self._cleared_away >= CLEAR_AWAY_EVERY_S:
+            self._cleared_away = time.monotonic()
+            clear_away(now() - WORKFLOWS_KEPT)
         self._attempt("following the serving pair", self._follow_pair, rest_s=FOLLOW_AGAIN * self.loop.settings.poll_s)
 
     def _order(self, pool_changed: bool) -> None:
@@ -231,6 +238,16 @@ class Worker:
         pair = active_pair(self.loop.database)
         with self.loop.database.session(read_only=True) as session:
             return {image.id for image in predictions.missing(session, pair.id)} if pair is not None else set()
+
+
+def clear_away(before: datetime) -> int:
+    """Remove DBOS's rows of workflows that ended before this moment; how many, some hundreds at most."""
+    until = before.isoformat()
+    ended = DBOS.list_workflows(
+        status=list(ENDED), completed_before=until, limit=500, load_input=False, load_output=False
+    )
+    DBOS.delete_workflows([workflow.workflow_id for workflow in ended])
+    return len(ended)
 
 
 def run_worker(loop: Loop, stop: threading.Event, queues: Sequence[str] = tuple(QUEUES)) -> None:

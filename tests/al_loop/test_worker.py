@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from al_loop.jobs import durable
-from al_loop.worker import Worker
+from al_loop.worker import Worker, clear_away
 from backend.label_studio.protocol import START_TRAINING
 from backend.preannotate import Pair
 from backend.serving import PairCache, Served, active_pair
 from db import inbox, predictions, projects, queue, runs, versions
-from db.models import RunStatus
+from db.models import RunStatus, now
 from db.session import Database
 from tests import builders
 from tests.al_loop.deciding import undo
@@ -246,6 +247,14 @@ def test_experts_keep_the_old_version_until_the_new_one_has_seen_the_pool(worksh
     with workshop.database.session() as session:
         runs.fail(session, runs.runs(session)[0].id, "over")
     tick_until(worker, lambda: serving_version(workshop) != old, "the switch")
+
+
+def test_rows_of_what_ended_long_ago_are_cleared_away(worker: Worker) -> None:
+    settle(worker)
+    assert clear_away(now() - timedelta(hours=1)) == 0
+    assert clear_away(now() + timedelta(minutes=1)) >= 1, "the workflow that followed the pair"
+    assert clear_away(now() + timedelta(minutes=1)) == 0
+    worker.tick()
 
 
 def test_projects_of_another_label_studio_are_left_alone(workshop: Workshop, worker: Worker) -> None:
