@@ -381,7 +381,7 @@ class Review(Base):
     recorded_at: Mapped[datetime] = mapped_column(default=now)  # when we learned of it
     lead_time_s: Mapped[float | None]
     ls_project_id: Mapped[int | None]
-    ls_task_id: Mapped[int | None]
+    ls_task_id: Mapped[int | None] = mapped_column(index=True)
     ls_annotation_id: Mapped[int | None]
     prediction_id: Mapped[int | None] = mapped_column(ForeignKey("predictions.id"), index=True)  # what it answers
     content: Mapped[list[Any]]  # Label Studio's result, untouched

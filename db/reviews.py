@@ -8,9 +8,10 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
+from db.chunks import chunks
 from db.images import lock
 from db.models import Image, PackedPrediction, Review, ReviewStatus, Split, Way
 
@@ -85,8 +86,9 @@ def add_review(
     return review
 
 
-def _last_states() -> Select[Review]:
-    last = select(func.max(Review.id)).group_by(Review.thread)
+def _last_states(*conditions: ColumnElement[bool]) -> Select[Review]:
+    """Last states of threads. conditions: the same for all states of a thread, so that only those are looked at."""
+    last = select(func.max(Review.id)).where(*conditions).group_by(Review.thread)
     return select(Review).where(Review.id.in_(last)).order_by(Review.id)
 
 
@@ -100,18 +102,17 @@ def live_threads(session: Session, ls_project_id: int | None = None) -> dict[str
 
 def live_reviews(session: Session, image_id: int) -> Sequence[Review]:
     """The last state of every thread of an image that is not withdrawn, oldest first."""
-    query = _last_states().where(Review.image_id == image_id, Review.status != ReviewStatus.withdrawn)
+    query = _last_states(Review.image_id == image_id).where(Review.status != ReviewStatus.withdrawn)
     return session.scalars(query).all()
 
 
 def live_of_tasks(session: Session, ls_project_id: int, ls_task_ids: Collection[int]) -> Sequence[Review]:
     """The last state of every thread of these Label Studio tasks that is not withdrawn, oldest first."""
-    query = _last_states().where(
-        Review.ls_project_id == ls_project_id,
-        Review.ls_task_id.in_(list(ls_task_ids)),
-        Review.status != ReviewStatus.withdrawn,
-    )
-    return session.scalars(query).all()
+    found: list[Review] = []
+    for chunk in chunks(ls_task_ids):
+        of_tasks = (Review.ls_project_id == ls_project_id, Review.ls_task_id.in_(chunk))
+        found += session.scalars(_last_states(*of_tasks).where(Review.status != ReviewStatus.withdrawn))
+    return sorted(found, key=lambda review: review.id)
 
 
 def history(session: Session, thread: str) -> Sequence[Review]:
