@@ -24,7 +24,7 @@ from backend.label_studio.client import LabelStudio
 from backend.label_studio.label_config import LabelConfig, parse
 from backend.label_studio.protocol import Task
 from db import cell_tasks, images, placed, projects, reviews
-from db.models import CellTask, Project, Way, now
+from db.models import CellTask, Project, ReviewStatus, Way, now
 from db.models import Task as OurTask
 
 log = logging.getLogger("cellloop.sync")
@@ -64,7 +64,7 @@ def sync(
         changed = list(label_studio.tasks_since(project.ls_project_id))
     reading = timedelta(seconds=clock() - began)
     emails = label_studio.users() if any(task.annotations for task in changed) else {}
-    for task in _with_something_said(loop, project, changed) if project.way == Way.cell else changed:
+    for task in _with_something_new(loop, project, changed):
         sync_task(loop, label_studio, project, task, emails, newest, report)
     living = label_studio.task_ids(project.ls_project_id) if sweep else None
     stamps = [task.updated_at for task in changed if task.updated_at]
@@ -114,12 +114,29 @@ def _sync_field_task(
         _record_field(session, project, config, task, emails, pair_names, newest, report)
 
 
-def _with_something_said(loop: Loop, project: Project, changed: Sequence[Task]) -> list[Task]:
-    """Those of these tasks of cells on which somebody has said something, or had: most were only just made."""
+def _with_something_new(loop: Loop, project: Project, changed: Sequence[Task]) -> list[Task]:
+    """Those of these tasks that do not hold exactly what the record holds.
+
+    Most were read before, as windows overlap, or were only just made: asking once for all of them spares each a
+    transaction, which keeps webhooks and experts waiting.
+    """
     with loop.database.session(read_only=True) as session:
-        quiet = [task.id for task in changed if not task.annotations]
-        had = {review.ls_task_id for review in reviews.live_of_tasks(session, project.ls_project_id, quiet)}
-    return [task for task in changed if task.annotations or task.id in had]
+        live = reviews.live_of_tasks(session, project.ls_project_id, [task.id for task in changed])
+    known: dict[int | None, dict[str, tuple[ReviewStatus, str]]] = {}
+    for review in live:
+        known.setdefault(review.ls_task_id, {})[review.thread] = (review.status, review.content_sha256)
+    return [task for task in changed if _said(project, task) != known.get(task.id, {})]
+
+
+def _said(project: Project, task: Task) -> dict[str, tuple[ReviewStatus, str]]:
+    """What each annotation of the task says, by its thread, as the record would keep it."""
+    return {
+        reviews.annotation_thread(project.ls_project_id, annotation.id): (
+            ReviewStatus.skipped if annotation.was_cancelled else ReviewStatus.submitted,
+            reviews.content_sha256(annotation.result),
+        )
+        for annotation in task.annotations
+    }
 
 
 def _sync_cell_task(
