@@ -108,7 +108,7 @@ async def _under_load(loop: Loop, plan: LoadPlan, load: Load, on_progress: OnPro
     settings, seen, studio = loop.settings, Seen(), StandIn()
     await studio.start(int(settings.label_studio_url.rsplit(":", 1)[1]))
     with _server(settings), _syncing(settings) as syncing:
-        client = Client(settings.port, loop.credentials, seen)
+        client = Client(settings.port, loop.credentials, plan.token, seen)
         clock = asyncio.get_running_loop()
         until = clock.time() + load.seconds
         work = [
@@ -138,7 +138,7 @@ async def _compared(loop: Loop, plan: LoadPlan, load: Load, weights: Path, side:
     seen, studio = Seen(), StandIn()
     serving = _server(loop.settings) if side == "ours" else _plain(loop.settings, weights, side == "tuned")
     with serving as port:
-        client = Client(port, loop.credentials, seen)
+        client = Client(port, loop.credentials, plan.token, seen)
         team = [Expert(n, Way.field, client, plan, studio, load.pace) for n in range(1, load.experts + 1)]
         if side == "tuned":  # each field once, for its answer to be kept
             for task in plan.real:

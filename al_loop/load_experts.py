@@ -46,16 +46,16 @@ class Seen:
 
 
 class Client:
-    """Requests to one server on loopback, timed."""
+    """Requests to one server on loopback, timed. token: of scope review."""
 
-    def __init__(self, port: int, credentials: Credentials, seen: Seen) -> None:
+    def __init__(self, port: int, credentials: Credentials, token: str, seen: Seen) -> None:
         self.port = port
         self.seen = seen
         basic = b64encode(f"{credentials.basic_user}:{credentials.basic_password}".encode()).decode()
         self._headers = {
             "predict": f"Authorization: Basic {basic}\r\n",
             "webhook": f"Authorization: Bearer {credentials.webhook_secret}\r\n",
-            "take": f"Authorization: Bearer {credentials.api_token}\r\n",
+            "take": f"Authorization: Bearer {token}\r\n",
             "crop": "",
         }
 

@@ -25,10 +25,12 @@ from backend.label_studio.cell_config import default_cell_config, parse_cells, r
 from backend.label_studio.label_config import default_config, parse
 from backend.label_studio.regions import to_regions
 from backend.serving import PairCache, regions_of
+from backend.tokens import issue
 from db import cell_tasks, images, predictions, projects, queue
 from db.answers import answers
 from db.models import Image, Way
 from db.predictions import CellRow
+from db.tokens import Scope
 
 FIELDS, CELLS = 1, 2  # Label Studio's ids of the two projects
 CELL_TASKS = 1_000_000  # ids of their tasks begin here
@@ -52,9 +54,9 @@ class LoadTask:
 
 @dataclass
 class LoadPlan:
-    """Tasks by queue item. real: of the fields whose files are there."""
+    """Tasks by queue item. token: may take items. real: tasks of the fields whose files are there."""
 
-    pair: str
+    token: str
     tasks: dict[int, LoadTask] = field(default_factory=dict)
     real: list[LoadTask] = field(default_factory=list)
 
@@ -82,7 +84,7 @@ def prepare(
     with loop.database.session(read_only=True) as session:
         originals = list(images.some(session, most=fields))
     preannotate_images(loop, served, originals, lambda n, of: on_progress(n, of, "predicting"))
-    plan = LoadPlan(served.row.name)
+    plan = LoadPlan(issue(loop.database, "experts", Scope.review).text)
     with loop.database.session() as session:
         everything = [*originals, *_copies(session, served.row.id, originals, copies)]
         _queue(session, served.row.id, originals, everything)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import Select, and_, bindparam, func, select
 from sqlalchemy.orm import Session, aliased
 
 from db.chunks import chunks
@@ -67,18 +68,7 @@ class Answer:
 
 def serving_pair(session: Session) -> ServingPair | None:
     """The pair of the two active versions, None when a role has none active or no row names the pair yet."""
-    all_cells, infected = aliased(ModelVersion), aliased(ModelVersion)
-    row = session.execute(
-        select(ModelPair, all_cells.weights_sha256, infected.weights_sha256)
-        .join(all_cells, all_cells.id == ModelPair.all_cells_id)
-        .join(infected, infected.id == ModelPair.infected_id)
-        .where(
-            all_cells.role == "all_cells",
-            all_cells.status == VersionStatus.active,
-            infected.role == "infected",
-            infected.status == VersionStatus.active,
-        )
-    ).one_or_none()
+    row = session.execute(_serving()).one_or_none()
     if row is None:
         return None
     pair, all_cells_sha256, infected_sha256 = row
@@ -90,6 +80,25 @@ def serving_pair(session: Session) -> ServingPair | None:
         infected_id=pair.infected_id,
         infected_sha256=infected_sha256,
         fusion=pair.fusion,
+    )
+
+
+# Statements are built once: an expert who opens a task waits for their building longer than for the database.
+
+
+@cache
+def _serving() -> Select[*tuple[Any, ...]]:
+    all_cells, infected = aliased(ModelVersion), aliased(ModelVersion)
+    return (
+        select(ModelPair, all_cells.weights_sha256, infected.weights_sha256)
+        .join(all_cells, all_cells.id == ModelPair.all_cells_id)
+        .join(infected, infected.id == ModelPair.infected_id)
+        .where(
+            all_cells.role == "all_cells",
+            all_cells.status == VersionStatus.active,
+            infected.role == "infected",
+            infected.status == VersionStatus.active,
+        )
     )
 
 
@@ -105,23 +114,40 @@ def answers(session: Session, pair_id: int, image_ids: Sequence[int]) -> dict[in
 
 
 def _headers(session: Session, pair_id: int, image_ids: Sequence[int]) -> dict[int, Answer]:
-    rows = session.execute(
-        select(Prediction.id, Prediction.image_id, ReviewItem.score)
-        .outerjoin(
-            ReviewItem,
-            and_(ReviewItem.image_id == Prediction.image_id, ReviewItem.status == ItemStatus.pending),
-        )
-        .where(Prediction.pair_id == pair_id, Prediction.image_id.in_(image_ids))
-    )
+    rows = session.execute(_header_rows(), {"pair_": pair_id, "images_": list(image_ids)})
     return {
         prediction_id: Answer(image_id, prediction_id, score if score is not None else 0.0)
         for prediction_id, image_id, score in rows
     }
 
 
+@cache
+def _header_rows() -> Select[*tuple[Any, ...]]:
+    waiting = and_(ReviewItem.image_id == Prediction.image_id, ReviewItem.status == ItemStatus.pending)
+    return (
+        select(Prediction.id, Prediction.image_id, ReviewItem.score)
+        .outerjoin(ReviewItem, waiting)
+        .where(
+            Prediction.pair_id == bindparam("pair_"),
+            Prediction.image_id.in_(bindparam("images_", expanding=True)),
+        )
+    )
+
+
 def _add_cells(session: Session, answered: dict[int, Answer], ranking_id: int | None) -> None:
+    rows = session.execute(_cell_rows(), {"predictions_": list(answered), "ranking_": ranking_id})
+    for prediction_id, key, x1, y1, x2, y2, label, score, reason, mask in rows:
+        answered[prediction_id].cells.append(AnsweredCell(key, (x1, y1, x2, y2), label, score, reason or "", mask))
+
+
+@cache
+def _cell_rows() -> Select[*tuple[Any, ...]]:
     # Columns, not entities: 150,000 mapped objects for one request would cost more than everything else.
-    rows = session.execute(
+    ranked = and_(
+        RankedCell.predicted_cell_id == PredictedCell.id,
+        RankedCell.ranking_id == bindparam("ranking_", type_=RankedCell.ranking_id.type),
+    )
+    return (
         select(
             PredictedCell.prediction_id,
             Cell.key,
@@ -135,23 +161,17 @@ def _add_cells(session: Session, answered: dict[int, Answer], ranking_id: int | 
             PredictedCell.mask,
         )
         .join(Cell, Cell.id == PredictedCell.cell_id)
-        .outerjoin(
-            RankedCell,
-            and_(RankedCell.predicted_cell_id == PredictedCell.id, RankedCell.ranking_id == ranking_id),
-        )
-        .where(PredictedCell.prediction_id.in_(list(answered)))
+        .outerjoin(RankedCell, ranked)
+        .where(PredictedCell.prediction_id.in_(bindparam("predictions_", expanding=True)))
         .order_by(PredictedCell.id)
     )
-    for prediction_id, key, x1, y1, x2, y2, label, score, reason, mask in rows:
-        answered[prediction_id].cells.append(AnsweredCell(key, (x1, y1, x2, y2), label, score, reason or "", mask))
 
 
 def images_by_sha256(session: Session, hashes: Sequence[str]) -> dict[str, Image]:
     """Images by the sha256 of their file; unknown hashes are absent."""
     found: dict[str, Image] = {}
     for chunk in chunks(hashes):
-        images = session.scalars(select(Image).where(Image.sha256.in_(chunk)))
-        found |= {image.sha256: image for image in images}
+        found |= {image.sha256: image for image in session.scalars(_images(), {"hashes_": chunk})}
     return found
 
 
@@ -159,11 +179,25 @@ def images_of_tasks(session: Session, url: str, ls_project_id: int, ls_task_ids:
     """Images by Label Studio task id, for the tasks of this project that we know."""
     found: dict[int, Image] = {}
     for chunk in chunks(ls_task_ids):
-        rows = session.execute(
-            select(Task.ls_task_id, Image)
-            .join(Project, Project.id == Task.project_id)
-            .join(Image, Image.id == Task.image_id)
-            .where(Project.url == url, Project.ls_project_id == ls_project_id, Task.ls_task_id.in_(chunk))
-        )
+        rows = session.execute(_tasks(), {"url_": url, "project_": ls_project_id, "tasks_": chunk})
         found |= {ls_task_id: image for ls_task_id, image in rows}
     return found
+
+
+@cache
+def _images() -> Select[Image]:
+    return select(Image).where(Image.sha256.in_(bindparam("hashes_", expanding=True)))
+
+
+@cache
+def _tasks() -> Select[*tuple[Any, ...]]:
+    return (
+        select(Task.ls_task_id, Image)
+        .join(Project, Project.id == Task.project_id)
+        .join(Image, Image.id == Task.image_id)
+        .where(
+            Project.url == bindparam("url_"),
+            Project.ls_project_id == bindparam("project_"),
+            Task.ls_task_id.in_(bindparam("tasks_", expanding=True)),
+        )
+    )

@@ -68,6 +68,12 @@ def hold(session: Session, item_id: int, expert: str, lease: timedelta = LEASE) 
     return True
 
 
+def is_held(session: Session, item_id: int, lease: timedelta = LEASE) -> bool:
+    """Whether somebody has this item in hand for half a lease at least: then there is nothing to renew yet."""
+    until = session.scalar(select(ReviewItem.assigned_until).where(ReviewItem.id == item_id))
+    return until is not None and until - now() > lease / 2
+
+
 def release(session: Session, item_id: int, expert: str) -> bool:
     """Give an item back unanswered; False when this expert does not have it in hand."""
     query = select(ReviewItem).where(ReviewItem.id == item_id, ReviewItem.assigned_to == expert)

@@ -17,6 +17,7 @@ from backend.api.metrics_record import RecordCollector
 from backend.api.requests import Requests
 from backend.api.task_images import TaskImages
 from backend.crop_cache import CropCache
+from backend.decoded_images import DecodedImages
 from backend.errors import DatabaseNotMigrated
 from backend.far_store import open_store
 from backend.home import prepare_home
@@ -71,6 +72,7 @@ def create_app(settings: Settings | None = None, *, loader: PairLoader | None = 
             max_bytes=settings.max_image_bytes,
         ),
         crops=CropCache(settings.crops),
+        decoded=DecodedImages(store),
     )
     server.metrics.registry.register(RecordCollector(database, settings.home))
     app.state.server = server

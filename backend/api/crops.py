@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 
 from fastapi import APIRouter, Request, Response
+from starlette.background import BackgroundTask
 
 from backend.api.deps import Server, ServerDep
 from backend.crop_address import item_of
@@ -57,22 +58,22 @@ def kept_reply(
     if key in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     data = server.crops.get(key)
+    later = None
     if data is None:
         data = draw()
-        server.crops.put(key, data)
-    return Response(data, media_type="image/jpeg", headers=headers)
+        later = BackgroundTask(server.crops.put, key, data)  # whoever looks does not wait for the disk
+    return Response(data, media_type="image/jpeg", headers=headers, background=later)
 
 
 def _asked(server: Server, item_id: int) -> AskedCell | None:
     with server.database.session(read_only=True) as session:
         asked = cell_tasks.asked(session, item_id)
-    if asked is not None and asked.status == ItemStatus.pending:
+        held = assignments.is_held(session, item_id)
+    if asked is not None and asked.status == ItemStatus.pending and not held:
         with server.database.session() as session:
             assignments.hold(session, item_id, HOLDER)
     return asked
 
 
 def _draw(server: Server, sha256: str, file: str, box: Box) -> bytes:
-    from backend.images import read_image  # OpenCV and Pillow, only when somebody looks
-
-    return jpeg(draw_crop(read_image(server.store.read(file, sha256)), box, CROP_PX))
+    return jpeg(draw_crop(server.decoded.get(file, sha256), box, CROP_PX))

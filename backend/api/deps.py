@@ -13,6 +13,7 @@ from backend.api.task_images import TaskImages
 from backend.api.throttle import Throttle
 from backend.credentials import Credentials
 from backend.crop_cache import CropCache
+from backend.decoded_images import DecodedImages
 from backend.rotation import CurrentCredentials
 from backend.serving import PairCache
 from backend.settings import Settings
@@ -33,6 +34,7 @@ class Server:
     pairs: PairCache
     images: TaskImages
     crops: CropCache
+    decoded: DecodedImages
     metrics: Metrics = field(default_factory=Metrics)
     throttle: Throttle = field(default_factory=Throttle)
     detecting: threading.Lock = field(default_factory=threading.Lock)  # one request detects, others wait for it

@@ -105,7 +105,7 @@ def test_every_answer_is_one_pairs_and_none_fails(bench: Bench, tmp_path: Path) 
         ids = [image.id for image in pool]
         truth = {}
         for name in names:
-            pair = versions.pair_by_name(session, name)
+            pair = versions.pair_named(session, name)
             assert pair is not None
             truth[name] = answers(session, pair.id, ids)
     for _, asked, items in told:

@@ -76,6 +76,17 @@ def test_holding_what_another_has_in_hand_is_refused(database: Database) -> None
         assert not assignments.hold(session, item.id, "ada")
 
 
+def test_a_fresh_lease_needs_no_renewing(database: Database) -> None:
+    with database.session() as session:
+        [item] = fill(session, 1)
+        assert not assignments.is_held(session, item.id)
+        assignments.take(session, "ada")
+        assert assignments.is_held(session, item.id)
+        item.assigned_until = now() + assignments.LEASE / 3
+        session.flush()
+        assert not assignments.is_held(session, item.id)
+
+
 def test_pinned_images_stay_in_their_way(database: Database) -> None:
     with database.session() as session:
         items = fill(session, 2)
