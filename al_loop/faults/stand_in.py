@@ -54,8 +54,8 @@ for _path, _kind in (("storages/localfiles", "storage"), ("ml", "backend"), ("we
     ]
 
 
-def serve_stand_in(file: Path, port: int, tokens: dict[str, int]) -> None:
-    """Answer on 127.0.0.1 until the process ends. tokens: user ids by their legacy tokens."""
+def stand_in_server(file: Path, port: int, tokens: dict[str, int]) -> ThreadingHTTPServer:
+    """What answers on 127.0.0.1, to be served. file: what it remembers. tokens: user ids by their legacy tokens."""
     store = StandInStore(file)
     caller = httpx.Client(timeout=WEBHOOK_S, trust_env=False)
 
@@ -101,8 +101,13 @@ def serve_stand_in(file: Path, port: int, tokens: dict[str, int]) -> None:
         def log_message(self, *_: Any) -> None:
             """Quiet."""
 
-    ThreadingHTTPServer.allow_reuse_address = True
-    ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever(poll_interval=0.05)
+    return _Server(("127.0.0.1", port), Handler)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True  # it is started again at its port right after kill -9
+    block_on_close = False
 
 
 def _hooks(store: StandInStore, project: int) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from al_loop.faults.children import Child, any_port, wait_until
-from al_loop.faults.stand_in import serve_stand_in
+from al_loop.faults.stand_in import stand_in_server
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.expert import ExpertSession
 from backend.label_studio.server import LabelStudioServer
@@ -80,7 +80,7 @@ def _serve(file: str, port: int, tokens: dict[str, int], control: str) -> None:
     from al_loop.faults import hooks
 
     hooks.install(Path(control))
-    serve_stand_in(Path(file), port, tokens)
+    stand_in_server(Path(file), port, tokens).serve_forever(0.05)
 
 
 class Real(Studio):
