@@ -29,6 +29,7 @@ from al_loop.rerank import rerank
 from al_loop.sync import sync
 from al_loop.trigger import ask_for_retraining, open_when_due
 from al_loop.watch_canary import watch_canary
+from al_loop.watch_drift import check_drift_when_due
 from backend.errors import CellloopError
 from backend.instances import ROLES
 from backend.label_studio.client import LabelStudio
@@ -87,6 +88,7 @@ class Worker:
         if came:
             self._attempt("canary", lambda: watch_canary(self.loop))
         self._push_order()
+        self._attempt("drift", lambda: check_drift_when_due(self.loop))
         for role in ROLES:
             open_when_due(self.loop, role)
         self._look_after_runs()

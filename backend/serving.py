@@ -21,9 +21,11 @@ from backend.errors import NoTrainedModel
 from backend.instances import CLASSES, SOURCES
 from backend.label_studio.regions import RegionCell
 from backend.logs import about
+from backend.stain import stain_of
 from backend.store import FileStore, weights_file
 from db import predictions, versions
 from db.answers import Answer, ServingPair, answers, serving_pair
+from db.drift import add_stain
 from db.errors import NotFound
 from db.models import Image, Prediction
 from db.predictions import CellRow
@@ -158,8 +160,10 @@ def predict_and_store(
     from backend.preannotate import preannotate
 
     with about(image=image.id):
-        result = preannotate(read_image(store.read(image.file, image.sha256)), served.pair, masks=masks)
+        pixels = read_image(store.read(image.file, image.sha256))
+        result = preannotate(pixels, served.pair, masks=masks)
         with database.session() as session:
+            add_stain(session, image.id, stain_of(pixels))
             return predictions.add_prediction(session, image.id, served.row.id, cell_rows(result), result.seconds).id
 
 
