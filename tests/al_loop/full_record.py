@@ -120,10 +120,20 @@ def _add_queue(session: Session, image: Image, pair: ModelPair, prediction: Pred
 def _add_trainings(session: Session, pair: ModelPair, image: Image) -> None:
     rows = [MetricRow("ap50", 0.5, 3, "ring", 0.4, 0.6), MetricRow("ap50", None, 0, "schizont")]
     add_evaluation(session, pair.id, "test", "0" * 64, PECULIAR, rows)
-    for role, status in (("infected", "succeeded"), ("infected", "running"), ("all_cells", "queued")):
+    retried: int | None = None
+    for role, status in (
+        ("infected", "failed"),
+        ("infected", "succeeded"),
+        ("infected", "running"),
+        ("all_cells", "queued"),
+    ):
         training = {"trigger": "person", "detail": {}, "config": PECULIAR, "newest_revision_id": 3}
-        session.add(TrainingRun(role=role, status=RunStatus(status), version_id=pair.infected_id, **training))
+        run = TrainingRun(
+            role=role, status=RunStatus(status), version_id=pair.infected_id, retry_of=retried, **training
+        )
+        session.add(run)
         session.flush()
+        retried = run.id
 
 
 def _add_operations(session: Session, pair: ModelPair) -> None:
