@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_, select
@@ -68,6 +69,8 @@ class Answer:
 
 def plain(value: Any) -> Any:
     """A value of a row as JSON has it."""
+    if isinstance(value, Decimal):  # PostgreSQL's sum of counts
+        return int(value) if value == value.to_integral_value() else float(value)
     return value.isoformat() if isinstance(value, datetime) else value
 
 

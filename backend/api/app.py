@@ -8,7 +8,20 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 
-from backend.api import auth, crops, errors, health, history, live, operations, predict, review_queue, status, webhook
+from backend.api import (
+    auth,
+    crops,
+    errors,
+    health,
+    history,
+    live,
+    openapi,
+    operations,
+    predict,
+    review_queue,
+    status,
+    webhook,
+)
 from backend.api.dashboard.app import Beside, create_dashboard
 from backend.api.deps import Server
 from backend.api.headers import API, SafeHeaders
@@ -85,6 +98,6 @@ def create_app(settings: Settings | None = None, *, loader: PairLoader | None = 
     app.add_middleware(Requests, metrics=server.metrics)  # around the others: what they answer is named, too
     app.add_middleware(SafeHeaders, headers=API)
     errors.install(app)
-    for module in (operations, health, predict, webhook, status, live, review_queue, history, crops):
+    for module in (operations, health, predict, webhook, status, live, review_queue, history, openapi, crops):
         app.include_router(module.router)
     return app

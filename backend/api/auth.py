@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.security import HTTPBasic, HTTPBearer
 from starlette.datastructures import Headers
 
 from backend import tokens
@@ -24,6 +25,11 @@ from backend.api.errors import NotSignedIn, ScopeTooSmall, TokenExpected, Unauth
 from backend.credentials import Credentials
 from backend.tokens import Holder
 from db.tokens import Scope
+
+# They only describe, in the API's OpenAPI document; the checks below decide.
+TOKEN = HTTPBearer(scheme_name="token", description="a token of `cellloop token create`", auto_error=False)
+HEADER = HTTPBearer(scheme_name="webhook", description="the header of our webhooks", auto_error=False)
+BASIC = HTTPBasic(scheme_name="label_studio", description="what Label Studio has of us", auto_error=False)
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,13 +45,15 @@ class Visit:
         return self.holder.scope.includes(Scope.operate)
 
 
-async def ml_backend(request: Request, server: ServerDep) -> None:
+async def ml_backend(request: Request, server: ServerDep, _told: object = Depends(BASIC)) -> None:
     """Basic auth, as Label Studio sends it to /health, /setup, /predict and /versions. Raises Unauthorized."""
     if not _is_basic(request.headers, server.credentials):
         raise Unauthorized("expected the ML backend's Basic auth; connect again with: cellloop label-studio connect")
 
 
-async def webhook(request: Request, server: ServerDep) -> None:
+async def webhook(
+    request: Request, server: ServerDep, _told: object = Depends(BASIC), _or: object = Depends(HEADER)
+) -> None:
     """`Authorization: Bearer <webhook secret>`, or the ML backend's Basic auth. Raises Unauthorized.
 
     Ordinary webhooks carry the static header we set; START_TRAINING comes from the ML backend's connection, which
@@ -55,7 +63,7 @@ async def webhook(request: Request, server: ServerDep) -> None:
         raise Unauthorized("expected the webhook's secret; set it again with: cellloop label-studio connect")
 
 
-def reader(request: Request, server: ServerDep) -> Holder:
+def reader(request: Request, server: ServerDep, _told: object = Depends(TOKEN)) -> Holder:
     """Who may look: a Bearer token of any scope, or for a GET the dashboard's session. Raises TokenExpected.
 
     A session never writes: whatever another page may talk a browser into, it changes nothing.

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.background import BackgroundTask
 
 from backend.api.deps import Server, ServerDep
+from backend.api.refusals import refusals
 from backend.crop_address import item_of
 from backend.crop_view import VIEW, draw_crop, jpeg
 from backend.label_studio.cell_config import CROP_PX
@@ -31,7 +32,16 @@ HEADERS = {
 }
 
 
-@router.get("/crops/{name}")
+@router.get(
+    "/crops/{name}",
+    response_class=Response,
+    responses={
+        **refusals(),
+        200: {"content": {"image/jpeg": {}}, "description": "the crop"},
+        304: {"description": "the browser has it"},
+        404: {"description": "no address of ours"},
+    },
+)
 def crop(name: str, request: Request, server: ServerDep) -> Response:
     """The crop as a JPEG; 404 for an address we did not make. The item counts as in an expert's hands from now on."""
     item_id = item_of(name, server.credentials.crop_key)

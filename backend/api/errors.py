@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
 
 from backend import errors
@@ -113,6 +113,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     def http(_request: Request, error: HTTPException) -> JSONResponse:
         return said(error.detail, error.status_code, error.headers)
+
+    @app.exception_handler(DataError)
+    def unstorable(request: Request, error: DataError) -> JSONResponse:
+        log.warning("%s: a value the database cannot hold: %s", described(request.scope), error.orig)
+        return said("expected values that the database can hold, got one it cannot", 422)
 
     @app.exception_handler(DBAPIError)
     def record(request: Request, error: DBAPIError) -> JSONResponse:

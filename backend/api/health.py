@@ -11,13 +11,14 @@ from fastapi import APIRouter, Depends
 
 from backend.api import auth
 from backend.api.deps import ServerDep
+from backend.api.refusals import refusals
 from backend.errors import UnusableLabelConfig
 from backend.label_studio import label_config
 from backend.label_studio.protocol import SetupRequest
 from backend.serving import active_pair
 
 log = logging.getLogger(__name__)
-router = APIRouter(dependencies=[Depends(auth.ml_backend)])
+router = APIRouter(dependencies=[Depends(auth.ml_backend)], responses=refusals(401, 422))
 
 UNTRAINED = "cellloop-untrained"  # never the version of a stored prediction
 

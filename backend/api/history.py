@@ -1,4 +1,4 @@
-"""`GET /api/v1/history/<question>`: the record's questions, a page at a time, and their OpenAPI description.
+"""`GET /api/v1/history/<question>`: the record's questions, a page at a time.
 
 One route per question, with its filters as query parameters. `next` of an answer is the `cursor` of the next page.
 """
@@ -11,12 +11,12 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field
 
 from backend.api import auth
 from backend.api.conditional import json_response
 from backend.api.deps import Server, ServerDep
+from backend.api.refusals import refusals
 from backend.history.questions import QUESTIONS
 from db import versions
 from db.history import Filter, Question, moment
@@ -36,21 +36,12 @@ class Page(BaseModel):
     next: str | None = Field(description="the next page's cursor; null: this was the last")
 
 
-class Refusal(BaseModel):
-    """What was expected, what came, and what to do."""
-
-    error: str
-
-
-# What every route may answer beside 200; the descriptions are what a client sees.
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    304: {"description": "what the request's If-None-Match names is still so"},
-    400: {"model": Refusal, "description": "a filter's value or the cursor cannot be used"},
-    401: {"model": Refusal, "description": "no token, or a wrong one"},
-    404: {"model": Refusal, "description": "what is asked about does not exist"},
-    422: {"model": Refusal, "description": "a parameter is not what it must be"},
-    503: {"model": Refusal, "description": "the database does not answer"},
-}
+# Beside 200; the descriptions are what a client sees.
+REFUSALS = refusals(401, 404, 422) | {304: {"description": "what the request's If-None-Match names is still so"}}
+# As both engines have it: whole numbers of 32 bits, texts without control characters.
+WHOLE: dict[str, Any] = {"ge": -(2**31), "le": 2**31 - 1}
+MOMENT: dict[str, Any] = {"max_length": 64, "json_schema_extra": {"format": "date-time"}}
+TEXT: dict[str, Any] = {"max_length": 255, "pattern": r"^[^\x00-\x1f\x7f]*$"}
 
 
 def _route(question: Question) -> Callable[..., Response]:
@@ -77,7 +68,8 @@ def _route(question: Question) -> Callable[..., Response]:
 
 def _parameter(each: Filter) -> inspect.Parameter:
     kind: Any = str if each.kind is datetime else each.kind  # read by ourselves: a day alone is a moment, too
-    about = Query(description=each.about, max_length=255 if kind is str else None)
+    limits = {datetime: MOMENT, str: TEXT, int: WHOLE}.get(each.kind, {})
+    about = Query(description=each.about, **limits)
     annotation = Annotated[kind, about] if each.required else Annotated[kind | None, about]
     default = inspect.Parameter.empty if each.required else None
     return inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
@@ -89,17 +81,9 @@ for _question in QUESTIONS:
 
 @router.get("/history/manifest", responses=REFUSALS)
 def manifest(
-    request: Request, server: ServerDep, version: Annotated[int, Query(description="model version")]
+    request: Request, server: ServerDep, version: Annotated[int, Query(description="model version", **WHOLE)]
 ) -> Response:
     """Exactly what a model version was trained on: images with their labels of then."""
     with server.database.session(read_only=True) as session:
         found = versions.get(session, version)
         return json_response(request, {"sha256": found.manifest_sha256, "manifest": found.manifest})
-
-
-@router.get("/openapi.json", include_in_schema=False)
-def openapi(request: Request) -> Response:
-    """What this API offers, in OpenAPI's words."""
-    described = get_openapi(title="cellloop", version="1", routes=request.app.routes)
-    described["paths"] = {path: what for path, what in described["paths"].items() if path.startswith(router.prefix)}
-    return json_response(request, described)

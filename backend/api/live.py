@@ -13,10 +13,11 @@ from sqlalchemy.orm import Session
 from backend.api import auth
 from backend.api.conditional import json_response
 from backend.api.deps import ServerDep
+from backend.api.refusals import refusals
 from db import inbox, labels, queue, runs, versions, workers
 from db.models import RunStatus, TrainingRun, Way
 
-router = APIRouter(prefix="/api/v1", dependencies=[Depends(auth.reader)])
+router = APIRouter(prefix="/api/v1", dependencies=[Depends(auth.reader)], responses=refusals(401))
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Live:
     state: str = field(default="")
 
 
-@router.get("/live")
+@router.get("/live", responses={304: {"description": "nothing has changed"}})
 def live(request: Request, server: ServerDep) -> Response:
     """Open trainings, counts of the queue and a `state` that tells when to read the rest again; 304 when unchanged."""
     with server.database.session(read_only=True) as session:

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from backend.api import auth
 from backend.api.deps import Server, ServerDep
 from backend.api.errors import Unauthorized
+from backend.api.refusals import refusals
 from backend.doctor_machine import MIN_FREE_BYTES
 from backend.errors import FileStoreUnavailable, StoredFileCorrupt
 from backend.serving import active_pair
@@ -31,13 +32,13 @@ HEADERS = {"Cache-Control": "no-store"}
 head = cache(migrate.head)
 
 
-@router.get("/health/live")
+@router.get("/health/live", responses=refusals())
 async def live() -> JSONResponse:
     """The process answers. Touches nothing: restart it when this fails."""
     return JSONResponse({"status": "UP"}, headers=HEADERS)
 
 
-@router.get("/health/ready")
+@router.get("/health/ready", responses=refusals() | {503: {"description": "not now"}})
 async def ready(request: Request, server: ServerDep) -> JSONResponse:
     """200 when requests would be answered, else 503; with the reasons for who is known to us."""
     reasons = await run_in_threadpool(why_not_ready, server)
@@ -47,7 +48,12 @@ async def ready(request: Request, server: ServerDep) -> JSONResponse:
     return JSONResponse(body, 503 if reasons else 200, HEADERS)
 
 
-@router.get("/metrics", dependencies=[Depends(auth.reader)])
+@router.get(
+    "/metrics",
+    dependencies=[Depends(auth.reader)],
+    response_class=Response,
+    responses=refusals(401) | {200: {"content": {"text/plain": {}}, "description": "numbers"}},
+)
 def metrics(server: ServerDep) -> Response:
     """Everything counted and everything the record knows, in Prometheus' text format."""
     return Response(generate_latest(server.metrics.registry), media_type=CONTENT_TYPE_LATEST, headers=HEADERS)

@@ -28,6 +28,7 @@ from backend.api import auth
 from backend.api.deps import Server, ServerDep
 from backend.api.health import UNTRAINED
 from backend.api.metrics import Source
+from backend.api.refusals import refusals
 from backend.api.task_images import TaskImage
 from backend.errors import CellloopError
 from backend.label_studio import label_config
@@ -42,7 +43,7 @@ from db.errors import RecordError
 from db.models import Image
 
 log = logging.getLogger(__name__)
-router = APIRouter(dependencies=[Depends(auth.ml_backend)])
+router = APIRouter(dependencies=[Depends(auth.ml_backend)], responses=refusals(401, 422))
 
 Item = dict[str, Any]
 

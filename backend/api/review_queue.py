@@ -9,13 +9,19 @@ from pydantic import BaseModel, Field
 
 from backend.api import auth
 from backend.api.deps import ServerDep
+from backend.api.refusals import refusals
 from backend.crop_address import crop_name
 from db import assignments
 from db.models import Slot, Way
 
-router = APIRouter(prefix="/api/v1/queue", dependencies=[Depends(auth.reviewer)])
+router = APIRouter(prefix="/api/v1/queue", dependencies=[Depends(auth.reviewer)], responses=refusals(401, 403, 422))
 
-Expert = Field(min_length=1, max_length=255, description="as reviews name them: an e-mail address")
+Expert = Field(
+    min_length=1,
+    max_length=255,
+    pattern=r"^[^\x00-\x1f\x7f]+$",
+    description="as reviews name them: an e-mail address",
+)
 
 
 class Take(BaseModel):
@@ -29,10 +35,10 @@ class Release(BaseModel):
     """Who gives which item back unanswered."""
 
     expert: str = Expert
-    item: int
+    item: int = Field(ge=1, le=2**31 - 1)
 
 
-@router.post("/take", response_model=None)
+@router.post("/take", response_model=None, responses={204: {"description": "nothing is left for them"}})
 def take(asked: Take, server: ServerDep) -> dict[str, Any] | Response:
     """The most valuable item nobody has in hand, this expert's until `until`; 204 when nothing is left for them.
 
@@ -54,7 +60,7 @@ def take(asked: Take, server: ServerDep) -> dict[str, Any] | Response:
         }
 
 
-@router.post("/release", status_code=204)
+@router.post("/release", status_code=204, responses={409: {"description": "they do not have it in hand"}})
 def release(given: Release, server: ServerDep) -> Response:
     """Give an item back; 409 when this expert does not have it in hand."""
     with server.database.session() as session:

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Depends
 
 from backend.api import auth
 from backend.api.deps import ServerDep
+from backend.api.refusals import refusals
 from backend.serving import active_pair
 from db import images, labels, queue, runs
 from db.models import TrainingRun
 
-router = APIRouter(prefix="/api/v1", dependencies=[Depends(auth.reader)])
+router = APIRouter(prefix="/api/v1", dependencies=[Depends(auth.reader)], responses=refusals(401))
 
 
 @router.get("/status")

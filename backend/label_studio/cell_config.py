@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 from backend.errors import UnusableLabelConfig
 from backend.instances import CLASSES
 from backend.label_studio.label_config import COLOURS, canonical_label
+from backend.label_studio.plain_xml import read_plain_xml
 
 NOT_A_CELL = "not a cell"
 ADD_TO_FIELD = "add to field"
@@ -84,12 +84,7 @@ def editor_keymap() -> str:
 
 def parse_cells(xml: str) -> CellConfig:
     """The first single-choice control that has all our classes. Raises UnusableLabelConfig when there is none."""
-    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
-        raise UnusableLabelConfig("labelling configuration: expected plain XML, got one that declares entities")
-    try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError as error:
-        raise UnusableLabelConfig(f"labelling configuration: expected XML, got something else ({error})") from error
+    root = read_plain_xml(xml)
     for tag in root.iter():
         if tag.tag.casefold() != "choices":
             continue

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice
 from typing import Literal, get_args
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 from backend.errors import UnusableLabelConfig
 from backend.instances import CLASSES, DIFFICULT
+from backend.label_studio.plain_xml import read_plain_xml
 
 Kind = Literal["rectangle", "ellipse", "polygon", "brush"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -35,6 +37,8 @@ COLOURS: dict[str, str] = {
     "leukocyte": "#0072B2",
     DIFFICULT: "#000000",
 }
+
+TOLD = 5  # controls that a complaint names
 
 
 def _plain(label: str) -> str:
@@ -127,12 +131,7 @@ def parse(xml: str) -> LabelConfig:
     Raises UnusableLabelConfig when it is no XML, shows no image, or has no rectangle, ellipse or polygon control
     with a label for each of our classes.
     """
-    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
-        raise UnusableLabelConfig("labelling configuration: expected plain XML, got one that declares entities")
-    try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError as error:
-        raise UnusableLabelConfig(f"labelling configuration: expected XML, got something else ({error})") from error
+    root = read_plain_xml(xml)
     images = {
         _attribute(tag, "name"): _attribute(tag, "value").removeprefix("$")
         for tag in root.iter()
@@ -140,20 +139,23 @@ def parse(xml: str) -> LabelConfig:
     }
     if not images:
         raise UnusableLabelConfig('labelling configuration: expected an <Image name="image" value="$image"/>, got none')
-    controls = [
-        (_attribute(tag, "toName"), LabelControl(TAGS[tag.tag.casefold()], _attribute(tag, "name"), _labels(tag)))
-        for tag in root.iter()
-        if tag.tag.casefold() in TAGS
-    ]
+    controls: dict[str, list[LabelControl]] = {}
+    for tag in root.iter():
+        if tag.tag.casefold() in TAGS:
+            control = LabelControl(TAGS[tag.tag.casefold()], _attribute(tag, "name"), _labels(tag))
+            controls.setdefault(_attribute(tag, "toName"), []).append(control)
     for to_name, value_key in images.items():
-        config = LabelConfig(to_name, value_key, tuple(control for target, control in controls if target == to_name))
+        config = LabelConfig(to_name, value_key, tuple(controls.get(to_name, ())))
         if any(config.control(kind) is not None for kind in PREFERENCE):
             return config
-    raise UnusableLabelConfig(_complaint(control for _, control in controls))
+    raise UnusableLabelConfig(_complaint(chain.from_iterable(controls.values())))
 
 
 def _complaint(controls: Iterable[LabelControl]) -> str:
-    found = [f"{c.kind} control {c.from_name!r} without {', '.join(missing_classes(c)) or 'nothing'}" for c in controls]
+    found = [
+        f"{each.kind} control {each.from_name[:80]!r} without {', '.join(missing_classes(each)) or 'nothing'}"
+        for each in islice(controls, TOLD)
+    ]
     return (
         "labelling configuration: expected RectangleLabels, EllipseLabels or PolygonLabels on the image "
         f"with the labels {', '.join(CLASSES)}; got {'; '.join(found) or 'no such control'}; "

@@ -5,6 +5,8 @@ Fields we do not use are ignored, so that a newer Label Studio that sends more k
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +22,7 @@ ANNOTATION_ACTIONS: tuple[str, ...] = (
     "ANNOTATIONS_DELETED",
 )
 START_TRAINING = "START_TRAINING"
+LARGEST_ID = 2**31 - 1  # as both Label Studio's database and ours have it
 
 
 def priority_to_score(score: float) -> float:
@@ -60,7 +63,7 @@ class SetupRequest(Message):
 class PredictTask(Message):
     """A task to predict. data: as imported, e.g. {"image": "/data/local-files/?d=images/ab/x.png"}."""
 
-    id: int | None = None
+    id: int | None = Field(None, le=LARGEST_ID)
     data: dict[str, Any]
 
 
@@ -86,8 +89,18 @@ class PredictRequest(Message):
 
 def project_id(text: str) -> int | None:
     """The id in Label Studio's "<id>.<unix time>"."""
-    head = text.partition(".")[0]
-    return int(head) if head.isdigit() else None
+    head = re.match(r"[0-9]{1,10}(?=\.|$)", text)
+    return int(head[0]) if head is not None and int(head[0]) <= LARGEST_ID else None
+
+
+class Event(Message):
+    """POST /webhook: what happened, and to what (see `wake_up`)."""
+
+    action: str = Field(pattern=r"^[A-Z][A-Z_]{0,63}$")
+    project: Any = None
+    task: Any = None
+    annotation: Any = None
+    annotations: Any = None
 
 
 # --- tasks and annotations ---------------------------------------------------------------------------------
@@ -154,7 +167,7 @@ class Project(Message):
     show_collab_predictions: bool | None = None
 
 
-def wake_up(payload: dict[str, Any]) -> dict[str, Any]:
+def wake_up(payload: Mapping[str, Any]) -> dict[str, Any]:
     """What is worth keeping of a webhook's body: {"project": id, "tasks": ids, "annotations": ids}.
 
     The whole body repeats the regions, which polling reads for certain, and the project's invitation token.

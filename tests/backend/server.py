@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import threading
 import time
@@ -76,6 +77,11 @@ class Bench:
         client = TestClient(create_app(self.settings, loader=self.pairs), raise_server_exceptions=False)
         client.auth = self.basic
         return client
+
+    @property
+    def basic_header(self) -> dict[str, str]:
+        """The ML backend's Basic auth as a header."""
+        return {"Authorization": f"Basic {base64.b64encode(':'.join(self.basic).encode()).decode()}"}
 
     def bearer(self, token: str) -> dict[str, Any]:
         """Arguments of a request with this token instead of Basic auth."""

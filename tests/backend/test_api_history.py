@@ -88,4 +88,6 @@ def test_openapi_tells_of_every_question_and_its_filters(client: TestClient, ben
         named = {parameter["name"] for parameter in operation["parameters"]}
         assert {each.name for each in question.filters} <= named
         assert {"200", "304", "400", "401", "404", "422", "503"} <= set(operation["responses"])
-    assert "/health" not in described["paths"]
+    assert described["paths"]["/health"]["get"]["security"] == [{"label_studio": []}]
+    assert described["paths"]["/api/v1/live"]["get"]["security"] == [{"token": []}]
+    assert not [path for path in described["paths"] if path.startswith("/dashboard")]

@@ -55,10 +55,12 @@ def test_nobody_else_is_written_down(client: TestClient, bench: Bench, given: st
     assert stored(bench) == []
 
 
-@pytest.mark.parametrize("body", [{}, {"action": 7}, {"action": ""}, {"action": "A" * 65}])
+@pytest.mark.parametrize(
+    "body", [{}, {"action": 7}, {"action": ""}, {"action": "A" * 65}, {"action": "A\n"}, {"action": "\0"}]
+)
 def test_an_event_without_an_action_is_refused(client: TestClient, bench: Bench, body: dict[str, Any]) -> None:
     response = client.post("/webhook", json=body)
-    assert response.status_code == 400
+    assert response.status_code == 422
     assert "action" in response.json()["error"]
     assert stored(bench) == []
 
