@@ -46,16 +46,17 @@ OnProgress = Callable[[int, int, str], None]
 class Load:
     """How much of it. fields: rendered ones of `size` (h, w) px with `cells` cells; other fields are rows like them.
 
-    compared_s: seconds at each of the three servers.
+    compared_s: seconds at each of the three servers. up_s: how long the server has been up when experts come.
     """
 
     experts: int = 64
     seconds: float = 60.0
     compared_s: float = 30.0
-    fields: int = 12
+    fields: int = 16
     size: tuple[int, int] = (1200, 1600)
-    cells: int = 60
+    cells: int = 80
     pace: Pace = field(default_factory=Pace)
+    up_s: float = 10.0
 
     @property
     def copies(self) -> int:
@@ -109,6 +110,7 @@ async def _under_load(loop: Loop, plan: LoadPlan, load: Load, on_progress: OnPro
     await studio.start(int(settings.label_studio_url.rsplit(":", 1)[1]))
     with _server(settings), _syncing(settings) as syncing:
         client = Client(settings.port, loop.credentials, plan.token, seen)
+        await asyncio.sleep(load.up_s)
         clock = asyncio.get_running_loop()
         until = clock.time() + load.seconds
         work = [

@@ -54,7 +54,7 @@ class LoadTask:
 
 @dataclass
 class LoadPlan:
-    """Tasks by queue item. token: may take items. real: tasks of the fields whose files are there."""
+    """Tasks by queue item. token: may take items. real: tasks of the fields whose files are there; none waits."""
 
     token: str
     tasks: dict[int, LoadTask] = field(default_factory=dict)
@@ -86,11 +86,10 @@ def prepare(
     preannotate_images(loop, served, originals, lambda n, of: on_progress(n, of, "predicting"))
     plan = LoadPlan(issue(loop.database, "experts", Scope.review).text)
     with loop.database.session() as session:
-        everything = [*originals, *_copies(session, served.row.id, originals, copies)]
-        _queue(session, served.row.id, originals, everything)
-        _fields(session, loop, served.row.id, everything, plan)
+        made = _copies(session, served.row.id, originals, copies)
+        _queue(session, served.row.id, originals, made)
+        _fields(session, loop, served.row.id, [*originals, *made], plan)
         _cells(session, loop, plan)
-    plan.real = [task for task in plan.tasks.values() if task.ls_task_id in {image.id for image in originals}]
     return plan
 
 
@@ -119,10 +118,10 @@ def _copies(session: Session, pair_id: int, originals: list[Image], count: int) 
     return made
 
 
-def _queue(session: Session, pair_id: int, originals: list[Image], everything: list[Image]) -> None:
-    """Every field waits, and every predicted cell of the real ones."""
+def _queue(session: Session, pair_id: int, originals: list[Image], made: list[Image]) -> None:
+    """Every copy waits as a field, and every predicted cell of the real ones: a field that is done takes its cells."""
     ranking = queue.add_ranking(session, pair_id, {"of": "a load test"})
-    entries = [queue.QueueEntry(image.id, 1.0 + 1.0 / n, {}) for n, image in enumerate(everything, start=1)]
+    entries = [queue.QueueEntry(image.id, 1.0 + 1.0 / n, {}) for n, image in enumerate(made, start=1)]
     for image in originals:
         prediction = predictions.get_prediction(session, image.id, pair_id)
         for row, _ in predictions.predicted_cells(session, prediction.id) if prediction is not None else []:
@@ -146,7 +145,11 @@ def _fields(session: Session, loop: Loop, pair_id: int, everything: list[Image],
         data = {"image": f"/data/local-files/?d={image.file}"}
         parent = PREDICTIONS + image.id
         projects.mark_pushed(session, row.id, answer.prediction_id, parent, 0.5)
-        plan.tasks[items[image.id].id] = LoadTask(FIELDS, image.id, data, _predict(image.id, data), result, parent)
+        task = LoadTask(FIELDS, image.id, data, _predict(image.id, data), result, parent)
+        if image.id in items:
+            plan.tasks[items[image.id].id] = task
+        else:
+            plan.real.append(task)
 
 
 def _predict(ls_task_id: int, data: dict[str, Any]) -> str:

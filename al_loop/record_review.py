@@ -195,8 +195,9 @@ def _append(
     session: Session, review: Review, changes: Sequence[Change], shown: _ShownPrediction, report: SyncReport
 ) -> None:
     rows = []
+    known = cells.cells_by_key(session, review.image_id)
     for change in changes:
-        cell = cells.add_cell(session, review.image_id, change.key)
+        cell = known.get(change.key) or cells.add_cell(session, review.image_id, change.key)
         predicted = shown.cells.get(change.key)
         answer = change.answer
         rows.append(

@@ -55,15 +55,14 @@ def crop_reply(
     server: Server, request: Request, sha256: str, file: str, box: Box, headers: Mapping[str, str]
 ) -> Response:
     """The crop around `box` (xyxy px) of this image as a JPEG, drawn once; 304 where the browser has it."""
-    facts = (VIEW, CROP_PX, sha256, *(round(corner, 2) for corner in box))
-    return kept_reply(server, request, facts, headers, lambda: _draw(server, sha256, file, box))
+    return kept_reply(server, request, _facts(sha256, box), headers, lambda: _draw(server, sha256, file, box))
 
 
 def kept_reply(
     server: Server, request: Request, facts: tuple[object, ...], headers: Mapping[str, str], draw: Callable[[], bytes]
 ) -> Response:
     """The JPEG that follows from these facts, drawn at most once; 304 where the browser has it."""
-    key = hashlib.sha256(repr(facts).encode()).hexdigest()[:40]
+    key = _key(facts)
     headers = {**headers, "ETag": f'"{key}"'}
     if key in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
@@ -73,6 +72,23 @@ def kept_reply(
         data = draw()
         later = BackgroundTask(server.crops.put, key, data)  # whoever looks does not wait for the disk
     return Response(data, media_type="image/jpeg", headers=headers, background=later)
+
+
+def draw_before_asked(server: Server, asked: AskedCell) -> bool:
+    """Draw this cell's crop where nobody has yet; whether it had to be."""
+    key = _key(_facts(asked.sha256, asked.box))
+    if server.crops.get(key) is not None:
+        return False
+    server.crops.put(key, _draw(server, asked.sha256, asked.file, asked.box))
+    return True
+
+
+def _facts(sha256: str, box: Box) -> tuple[object, ...]:
+    return (VIEW, CROP_PX, sha256, *(round(corner, 2) for corner in box))
+
+
+def _key(facts: tuple[object, ...]) -> str:
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:40]
 
 
 def _asked(server: Server, item_id: int) -> AskedCell | None:

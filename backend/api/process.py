@@ -19,6 +19,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from backend.api.crops_ahead import CropsAhead
 from backend.settings import Settings
 
 log = logging.getLogger("cellloop.server")
@@ -68,6 +69,7 @@ def run(app: FastAPI, host: str, port: int, settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=settings.stop_within_s,
     )
+    CropsAhead(app.state.server).start()
     process = _Process(config, app.state.server.stopping, settings.drain_s)
     process.run()
     log.info("server stopped")
