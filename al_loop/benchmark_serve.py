@@ -46,7 +46,7 @@ OnProgress = Callable[[int, int, str], None]
 class Load:
     """How much of it. fields: rendered ones of `size` (h, w) px with `cells` cells; other fields are rows like them.
 
-    compared_s: seconds at each of the three servers. up_s: how long the server has been up when experts come.
+    compared_s: seconds at each of the three servers; 0: not compared.
     """
 
     experts: int = 64
@@ -56,7 +56,11 @@ class Load:
     size: tuple[int, int] = (1200, 1600)
     cells: int = 80
     pace: Pace = field(default_factory=Pace)
-    up_s: float = 10.0
+
+    @property
+    def up_s(self) -> float:
+        """How long the server has been up when experts come."""
+        return min(10.0, self.seconds / 6)
 
     @property
     def copies(self) -> int:
@@ -82,18 +86,16 @@ def benchmark_serve(
     busy = os.getloadavg()[0]
     seen, synced = asyncio.run(_under_load(loop, plan, load, on_progress))
     lost = _lost(loop, seen)
-    compared = {
-        side: asyncio.run(_compared(loop, plan, load, weights, side)) for side in ("ours", "per request", "tuned")
-    }
+    sides = ("ours", "per request", "tuned") if load.compared_s else ()
+    compared = {side: asyncio.run(_compared(loop, plan, load, weights, side)) for side in sides}
     loop.database.dispose()
-    errors = seen.errors + [error for side in ("ours", "tuned") for error in compared[side].errors]
-    ours = _ms(compared["ours"].seconds["predict"], 99)
+    errors = seen.errors + (compared["ours"].errors if compared else [])
     return {
         "errors": len(errors) + int(synced["errors"]),
         "lost": lost,
         **{f"{kind}_p99_ms": _ms(seen.seconds[kind], 99) for kind in ("predict", "webhook", "crop")},
-        "ratio_vs_per_request": round(_ms(compared["per request"].seconds["predict"], 99) / ours, 2),
-        "ratio_vs_tuned": round(_ms(compared["tuned"].seconds["predict"], 99) / ours, 2),
+        "ratio_vs_per_request": _ratio(compared, "per request"),
+        "ratio_vs_tuned": _ratio(compared, "tuned"),
         "experts": load.experts,
         "seconds": load.seconds,
         "load_average_before": round(busy, 2),
@@ -231,6 +233,12 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
             pass
         time.sleep(0.1)
     raise CellloopError(f"{url}: expected a server within {START_S:.0f} s, found none; see {log}")
+
+
+def _ratio(compared: Mapping[str, Seen], side: str) -> float | None:
+    if not compared:
+        return None
+    return round(_ms(compared[side].seconds["predict"], 99) / _ms(compared["ours"].seconds["predict"], 99), 2)
 
 
 def _ms(seconds: list[float], percentile: float) -> float:

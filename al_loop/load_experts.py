@@ -142,7 +142,7 @@ class Expert:
         )
         self.client.seen.submitted.add((task.ls_project_id, annotation))
         status, content = await self.client.ask("webhook", "/webhook", webhook(task, annotation, self.number))
-        if status in (200, 202):
+        if status in (201, 202):  # 201: theirs, with which ours is compared
             self.client.seen.webhooks.add(annotation)
         else:
             self.client.wrong("webhook", status, content)

@@ -154,7 +154,7 @@ def parasitaemia(
 def serve(
     experts: Annotated[int, typer.Option(help="Experts at work at the same time.", min=2, max=64)] = 64,
     seconds: Annotated[float, typer.Option(help="How long.", min=1)] = 60.0,
-    compared: Annotated[float, typer.Option(help="Seconds at each of the three servers compared.", min=1)] = 30.0,
+    compared: Annotated[float, typer.Option(help="Seconds at each of the three servers; 0: none.", min=0)] = 30.0,
     weights: Annotated[Path | None, typer.Option(help="Folder of a pair; default: the starter weights.")] = None,
     fields: Annotated[int, typer.Option(help="Fields that are rendered and detected.", min=1)] = 16,
     size: Size = "1200x1600",

@@ -253,6 +253,24 @@ def test_fifteen_hundred_stored_tasks_answer_fast(client: TestClient, bench: Ben
     assert seconds < 20, f"{seconds:.1f} s for {BIG} tasks; Label Studio gives up after 100 s"
 
 
+def test_of_fifteen_hundred_tasks_what_is_stored_is_answered_and_the_rest_is_queued(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    bench = Bench(tmp_path / "home", sqlite_url, predict_budget_s=0)
+    row = bench.activate_pair()
+    stored = bench.add_predicted_rows(row.id, images=1400, cells=5)
+    missing = [bench.add_image(seed) for seed in range(100)]
+    body = bench.body(*missing, *[f"/data/local-files/?d={file}" for file in stored])
+    with bench.client() as client:
+        started = time.monotonic()
+        results = ask(client, body)
+        seconds = time.monotonic() - started
+    answered = ["result" in item for item in results]
+    assert answered == [False] * 100 + [True] * 1400
+    assert requested(bench) == [image.id for image in missing]
+    assert seconds < 20, f"{seconds:.1f} s; Label Studio gives up after 100 s"
+
+
 def test_a_stored_prediction_is_not_detected_again(bench: Bench) -> None:
     image = bench.add_image(1)
     row = bench.activate_pair()

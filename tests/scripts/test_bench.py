@@ -55,6 +55,20 @@ def test_ranking_answers_for_every_size(capsys: pytest.CaptureFixture[str]) -> N
     assert report["peak_mb"] > 50
 
 
+def test_experts_at_the_real_server_lose_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for role in ("all_cells", "infected"):
+        config = DetectorConfig(role=role, short_side=64, max_side=96, proposals=20, detections_per_image=12)
+        save_detector(tmp_path / role, config, build_detector(config, pretrained=False).state_dict())
+    save_pair(tmp_path / "pair", tmp_path / "all_cells", tmp_path / "infected", FusionConfig(), "tiny")
+    shape = ["--weights", str(tmp_path / "pair"), "--fields", "3", "--size", "64x96", "--cells", "4"]
+    assert run("serve", *shape, "--experts", "4", "--seconds", "2", "--compared", "0", "--hurry", "4", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["errors"], report["lost"], report["what_went_wrong"]) == (0, 0, [])
+    assert all(report[name] > 0 for name in ("predict_p99_ms", "webhook_p99_ms", "crop_p99_ms"))
+    assert report["ratio_vs_tuned"] is report["ratio_vs_per_request"] is None, "nothing was compared"
+    assert report["submitted"] == report["requests"]["webhook"]["n"] > 0
+
+
 def test_no_two_experts_get_the_same(
     new_postgres_database: Callable[[], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
