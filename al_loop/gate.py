@@ -39,25 +39,25 @@ CALIBRATIONS = {"infected": "calibration error of P(infected)", "top": "calibrat
 class GateConfig:
     """delta: how much worse a candidate may be without counting as worse. confidence: of each one-sided bound.
 
-    stage_delta, class_delta: the same for infected cells with their stages told apart, and for a class of
-    `min_class_n` cells; of more cells, less (`margin_of`). A class with fewer is reported, not judged.
-    calibration_delta: how much a calibration error may rise. label_share: by how much more of the new labels than of
-    the test split's may be contradicted by both pairs.
+    pooled_delta, class_delta: the same on 30 cells; of more cells less, and never less than delta (`margin`). The first
+    for infected cells as one class, the second for each class and for infected cells by stage. A class with fewer than
+    min_class_n is reported, not judged. calibration_delta: how much a calibration error may rise. label_excess: how
+    much more often than in the test split new labels may contradict what the incumbent claims.
     """
 
     delta: float = 0.02
-    stage_delta: float = 0.05
-    class_delta: float = 0.1
+    pooled_delta: float = 0.1
+    class_delta: float = 0.15
     calibration_delta: float = 0.01
-    label_share: float = 0.1
+    label_excess: float = 0.05
     resamples: int = 1000
     min_class_n: int = 30
     confidence: float = 0.95
     seed: int = 0
 
-    def margin_of(self, n: int) -> float:
-        """What a class with n cells may lose: noise falls with the square root of n, and the margin with it."""
-        return max(self.delta, self.class_delta * math.sqrt(self.min_class_n / max(n, self.min_class_n)))
+    def margin(self, at_least: float, n: int) -> float:
+        """What may be lost on n cells: noise falls with the square root of n, and the margin with it."""
+        return max(self.delta, at_least * math.sqrt(self.min_class_n / max(n, self.min_class_n)))
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def gate(incumbent: Judged, candidate: Judged, config: GateConfig | None = None)
         passes.append("calibration: not compared, as an evaluation of earlier times has none by image")
     if candidate.labels is not None:
         numbers["new labels"] = asdict(candidate.labels)
-        sentence, bad = candidate.labels.sentence(config.label_share)
+        sentence, bad = candidate.labels.sentence(config.label_excess)
         (failures if bad else passes).append(sentence)
     return Verdict(promote=not failures, reasons=failures + passes, numbers=numbers)
 
@@ -159,12 +159,14 @@ def comparisons(incumbent: Judged, candidate: Judged, config: GateConfig) -> Ite
     """Every number of both that can be compared, the most important first."""
     ours, theirs = candidate.report.matches, incumbent.report.matches
     recall = "infected recall at 0.5 false positives per image"
-    yield from _compared(recall, recall_at_false_positives, theirs[POOLED], ours[POOLED], config, config.delta)
-    yield from _compared("pooled infected AP50", average_precision, theirs[POOLED], ours[POOLED], config, config.delta)
+    pooled = config.margin(config.pooled_delta, int(theirs[POOLED].truths.sum()))
+    staged = config.margin(config.class_delta, int(theirs[POOLED].truths.sum()))
+    yield from _compared(recall, recall_at_false_positives, theirs[POOLED], ours[POOLED], config, pooled)
+    yield from _compared("pooled infected AP50", average_precision, theirs[POOLED], ours[POOLED], config, pooled)
     before, after = (together([matches[name] for name in STAGES]) for matches in (theirs, ours))
-    yield from _compared(BY_STAGE, average_precision, before, after, config, config.stage_delta)
+    yield from _compared(BY_STAGE, average_precision, before, after, config, staged)
     for name in CLASSES:
-        margin = config.margin_of(int(theirs[name].truths.sum()))
+        margin = config.margin(config.class_delta, int(theirs[name].truths.sum()))
         yield from _compared(f"{name} AP50", average_precision, theirs[name], ours[name], config, margin)
     for group, name in CALIBRATIONS.items():
         if group in incumbent.calibration and group in candidate.calibration:
