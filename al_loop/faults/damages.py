@@ -11,7 +11,7 @@ from pathlib import Path
 from al_loop.faults.fault import Fault
 from al_loop.faults.installation import backed_up
 from al_loop.faults.scene import Scene
-from backend.store import weights_file
+from backend.store import sha256_of, weights_file
 from db import versions
 from db.models import Way
 
@@ -65,7 +65,8 @@ def weights_damaged(scene: Scene) -> Iterator[None]:
         with installation.loop.database.session(read_only=True) as session:
             serves = versions.active(session, "infected")
         advice = installation.doctor().get("model infected", "")
-        if serves is not None and serves.id == version.id and "restore the file" not in advice:
+        mended = sha256_of(path) == version.weights_sha256  # a training that was continued stored the same bytes again
+        if serves is not None and serves.id == version.id and not mended and "restore the file" not in advice:
             scene.violate("wrong", f"the doctor does not see that version {version.id} is damaged: {advice!r}")
         if "rollback" in advice and scene.rng.random() < 0.5:
             how += ", rolled back: " + installation.command("rollback", "--role", "infected").splitlines()[-1][:60]

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 UPSTREAM_S = 30.0
 
 Answer = tuple[int, list[tuple[str, str]], bytes]
@@ -46,7 +46,7 @@ class Exchange:
             return
         status, headers, body = answer
         handler = self.handler
-        handler.send_response(status)
+        handler.send_response_only(status)  # with the other's date, and none of ours: our client goes by it
         for name, value in headers:
             if name.lower() not in HOP_BY_HOP:
                 handler.send_header(name, value)

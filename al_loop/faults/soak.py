@@ -65,7 +65,8 @@ def taken(pid: int) -> tuple[float, int]:
 
 
 def _calls(installation: Installation) -> list[dict[str, Any]]:
-    loop, config = installation.loop, installation.projects[0].label_config
+    loop = installation.loop
+    config = next(project.label_config for project in installation.projects if project.way == Way.field)
     with loop.database.session(read_only=True) as session:
         pool = images.by_split(session, Split.train)
         cells = queue.pending(session, Way.cell)
