@@ -61,9 +61,9 @@ class Scene:
         return True
 
     @contextmanager
-    def soon(self, strike: Callable[[], object]) -> Iterator[None]:
-        """Let something happen at a random moment of the block, or just after it."""
-        timer = threading.Timer(self.rng.uniform(0, SOON_S), strike)
+    def soon(self, strike: Callable[[], object], most_s: float = SOON_S) -> Iterator[None]:
+        """Let something happen at a random moment from now, whatever the block waits for; it has when the block ends."""
+        timer = threading.Timer(self.rng.uniform(0, most_s), strike)
         timer.start()
         try:
             yield

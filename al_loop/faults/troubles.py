@@ -69,9 +69,8 @@ def studio_spoilt(mischief: Callable[[Exchange], None], least_s: float = 0.0) ->
 def studio_restarts(scene: Scene) -> Iterator[None]:
     """Label Studio refuses connections for a while."""
     scene.installation.to_studio.down()
-    yield
-    time.sleep(scene.rng.uniform(0.2, 1.5))
-    scene.installation.to_studio.up()
+    with scene.soon(scene.installation.to_studio.up, 2.0):
+        yield
 
 
 # --- what Label Studio tells our server --------------------------------------------------------------------
@@ -109,14 +108,16 @@ def sqlite_busy(scene: Scene) -> Iterator[None]:
     """Another process writes to both SQLite files for a while."""
     record = str(make_url(scene.installation.settings.database_url).database)
     files = [record, str(scene.installation.home / "jobs.sqlite")]
-    others = [sqlite3.connect(file, isolation_level=None, timeout=30.0) for file in files]
+    others = [sqlite3.connect(file, isolation_level=None, timeout=30.0, check_same_thread=False) for file in files]
     for other in others:
         other.execute("BEGIN IMMEDIATE")
-    yield
-    time.sleep(scene.rng.uniform(0.2, 2.0))
-    for other in others:
-        other.execute("ROLLBACK")
-        other.close()
+
+    def let_go() -> None:
+        for other in others:
+            other.close()
+
+    with scene.soon(let_go, 3.0):
+        yield
 
 
 @contextmanager
@@ -139,9 +140,8 @@ def postgres_restarts(scene: Scene) -> Iterator[None]:
     assert proxy is not None
     time.sleep(scene.rng.uniform(0.0, 0.5))
     proxy.down()
-    yield
-    time.sleep(scene.rng.uniform(0.2, 3.0))
-    proxy.up()
+    with scene.soon(proxy.up, 4.0):
+        yield
 
 
 TROUBLES: tuple[Fault, ...] = (

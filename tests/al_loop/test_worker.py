@@ -199,6 +199,8 @@ def test_an_image_is_predicted_once_its_file_is_mended(
     tick_until(worker, lambda: worker._unreadable == {smear.id}, "the attempt")
     path.write_bytes(sound)
     tick_until(worker, lambda: not worker._unpredicted(), "the prediction")
+    with workshop.database.session(read_only=True) as session:
+        assert predictions.newest_prediction(session, smear.id) is not None
 
 
 def test_what_a_person_asks_for_on_the_dashboard_is_trained(workshop: Workshop, worker: Worker) -> None:

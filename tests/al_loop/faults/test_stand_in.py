@@ -53,7 +53,8 @@ FACTS = (
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.__name__.removeprefix("test_"))
 def test_what_is_true_of_the_real_one(fact: Callable[..., None], stand_in: RunningStandIn) -> None:
-    fact(stand_in)
+    fact(stand_in)  # asserts
+    assert stand_in.client().version() == "stand-in", "and not the real one was asked"
 
 
 def test_two_experts_never_have_the_same_task(stand_in: RunningStandIn) -> None:
