@@ -62,7 +62,7 @@ class Scene:
 
     @contextmanager
     def soon(self, strike: Callable[[], object], most_s: float = SOON_S) -> Iterator[None]:
-        """Let something happen at a random moment from now, whatever the block waits for; it has when the block ends."""
+        """Let something happen at a random moment from now, whatever the block waits for, and before it ends."""
         timer = threading.Timer(self.rng.uniform(0, most_s), strike)
         timer.start()
         try:
