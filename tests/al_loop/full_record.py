@@ -122,7 +122,6 @@ def _add_trainings(session: Session, pair: ModelPair, image: Image) -> None:
     add_evaluation(session, pair.id, "test", "0" * 64, PECULIAR, rows)
     retried: int | None = None
     for role, status in (
-        ("infected", "failed"),
         ("infected", "succeeded"),
         ("infected", "running"),
         ("all_cells", "queued"),
