@@ -23,6 +23,7 @@ from db.session import Database
 
 log = logging.getLogger(__name__)
 
+LONGEST_URL = 2000
 STORED_NAME = re.compile(r"([0-9a-f]{64})\.[A-Za-z0-9]+")
 
 
@@ -198,6 +199,8 @@ def locate(url: object, roots: Sequence[Path], label_studio_url: str) -> LocalFi
     """
     if not isinstance(url, str) or not url:
         raise ImageOutsideRoots(f"expected the task's data to hold an image URL, got {str(url)[:80]!r}")
+    if len(url) > LONGEST_URL or not url.isprintable():
+        raise ImageOutsideRoots(f"expected a URL of at most {LONGEST_URL} printable characters, got {url[:80]!r}")
     try:
         parts, own = urlsplit(url), urlsplit(label_studio_url)
     except ValueError as error:
@@ -218,7 +221,8 @@ def _local(relative: str, roots: Sequence[Path]) -> LocalFile:
     for root in roots:
         try:
             path = (root / relative).resolve()
-        except (OSError, ValueError) as error:  # a null byte, a loop of links
+            path.is_file()
+        except (OSError, RuntimeError, ValueError) as error:  # a null byte, a loop of links, too long a name
             raise ImageOutsideRoots(f"expected a path inside the allowed folders, got {relative[:200]!r}") from error
         if path != root and path.is_relative_to(store if root == roots[0] else root):
             inside.append(path)

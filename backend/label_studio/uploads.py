@@ -40,6 +40,8 @@ class LabelStudioUploads:
                         if time.monotonic() > deadline:
                             raise LabelStudioUnavailable(f"{self.url}{path}: not read within {timeout_s:.0f} s")
                     return bytes(data)
+        except httpx.InvalidURL as error:
+            raise ImageRefused(f"{path[:80]!r}: expected a path that can be asked for ({error})") from error
         except httpx.HTTPError as error:
             raise LabelStudioUnavailable(f"{self.url}{path}: {error or type(error).__name__}; is it up?") from error
 
