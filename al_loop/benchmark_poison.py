@@ -103,30 +103,26 @@ def benchmark_poison(
     settings: dict[str, Any],
     shares: Shares | None = None,
     report: Report = lambda done, total, note: None,
+    arms: Sequence[str] = ARMS,
 ) -> dict[str, Any]:
-    """Every arm for every seed; plain values, for JSON. settings: of the trainings (`backend/settings.py`).
+    """These kinds of labels for every seed; plain values, for JSON. settings: of the trainings (`backend/settings.py`).
 
     Raises NotEnoughData.
     """
-    arms = []
+    found = []
     for number, seed in enumerate(seeds):
         dealt = deal(files, shares or Shares(), seed)
         home = scratch / str(seed)
         base = _installed(home, home / "base.db", settings, dealt)
         base.database.dispose()  # SQLite then writes all of it into the one file that is copied
         bench = Bench(base.store, base.settings.device)
-        for place, arm in enumerate(ARMS):
-            report(number * len(ARMS) + place, len(seeds) * len(ARMS), f"seed {seed}, {arm} labels")
+        for place, arm in enumerate(arms):
+            report(number * len(arms) + place, len(seeds) * len(arms), f"seed {seed}, {arm} labels")
             shutil.copy(home / "base.db", home / f"{arm}.db")
             verdict, changed = _turn(_loop(home, home / f"{arm}.db", settings), bench, dealt, arm, seed)
-            arms.append({"seed": seed, "labels": arm, "changed": changed} | asdict(verdict))
-    return summary(arms)
-
-
-def summary(arms: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How often each kind of labels was promoted, and every arm with the gate's reasons and numbers."""
-    promoted = {arm: sum(each["promote"] for each in arms if each["labels"] == arm) for arm in ARMS}
-    return {"seeds": len(arms) // len(ARMS), "promoted": promoted, "arms": list(arms)}
+            found.append({"seed": seed, "labels": arm, "changed": changed} | asdict(verdict))
+    promoted = {arm: sum(each["promote"] for each in found if each["labels"] == arm) for arm in arms}
+    return {"seeds": len(seeds), "promoted": promoted, "arms": found}
 
 
 def _loop(home: Path, file: Path, settings: dict[str, Any]) -> Loop:
@@ -164,7 +160,8 @@ def _turn(loop: Loop, bench: Bench, dealt: Dealt, arm: str, seed: int) -> tuple[
     with loop.database.session() as session:
         for each in dealt.new:
             arrived = poisoned(each.labelled, arm, rng)
-            changed += sum(a != b for a, b in zip(arrived.cells, each.labelled.cells, strict=True))
+            before = [cell.label for cell in each.labelled.cells]
+            changed += sum(cell.label != label for cell, label in zip(arrived.cells, before, strict=True))
             _review(session, _add(session, loop.store, each, Split.train), arrived)
     version_id = _retrained(loop)
     verdict = judge(loop, version_id, evaluate_candidate(loop, version_id, bench=bench))

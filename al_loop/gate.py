@@ -32,6 +32,7 @@ from backend.instances import CLASSES, INFECTED_INDEX
 Floats = NDArray[np.float64]
 STAGES = tuple(CLASSES[index] for index in INFECTED_INDEX)
 BY_STAGE = "AP50 of infected cells by stage"  # each stage's detections together: right only where the stage is
+CALIBRATION_NOISE = 0.5  # times the square root of the number of detections: of two pairs as good, on few fields
 CALIBRATIONS = {"infected": "calibration error of P(infected)", "top": "calibration error of the class named"}
 
 
@@ -41,15 +42,16 @@ class GateConfig:
 
     pooled_delta, class_delta: the same on 30 cells; of more cells less, and never less than delta (`margin`). The first
     for infected cells as one class, the second for each class and for infected cells by stage. A class with fewer than
-    min_class_n is reported, not judged. calibration_delta: how much a calibration error may rise. label_excess: how
-    much more often than in the test split new labels may contradict what the incumbent claims.
+    min_class_n is reported, not judged. calibration_delta: how much a calibration error may rise; on few detections,
+    CALIBRATION_NOISE. label_excess: how much more often than in the test split new labels may contradict what the
+    incumbent claims.
     """
 
     delta: float = 0.02
     pooled_delta: float = 0.1
-    class_delta: float = 0.15
+    class_delta: float = 0.2
     calibration_delta: float = 0.01
-    label_excess: float = 0.05
+    label_excess: float = 0.0
     resamples: int = 1000
     min_class_n: int = 30
     confidence: float = 0.95
@@ -216,6 +218,5 @@ def _calibrated(name: str, incumbent: Reliability, candidate: Reliability, confi
     low, high = np.quantile(samples[np.isfinite(samples)], [1 - config.confidence, config.confidence])
     n = int(candidate.count.sum())
     error = (float(before[0]), float(after[0]))
-    return Comparison(
-        name, *error, error[1] - error[0], float(low), float(high), n, config.calibration_delta, rising=False
-    )
+    margin = max(config.calibration_delta, CALIBRATION_NOISE / math.sqrt(max(n, 1)))
+    return Comparison(name, *error, error[1] - error[0], float(low), float(high), n, margin, rising=False)

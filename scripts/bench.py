@@ -9,10 +9,12 @@ import typer
 
 from scripts import console
 from scripts.bench_faults import faults
+from scripts.bench_poison import poison
 from scripts.options import Engine, Preset
 
 app = typer.Typer(help="Measure speed: beside the plain torchvision way, or as the pool grows.", no_args_is_help=True)
 app.command("faults")(faults)
+app.command("poison")(poison)
 
 Images = Annotated[Path | None, typer.Option(help="Folder of labelled smears; default: rendered ones.")]
 Annotations = Annotated[Path | None, typer.Option(help="Its annotation file, when it lies elsewhere.")]
