@@ -33,7 +33,7 @@ from db.migrate import upgrade
 from db.models import Project
 from db.session import Database
 
-UP_S, COMMAND_S = 60.0, 60.0
+UP_S, COMMAND_S = 180.0, 120.0
 FIELDS, SIZE, CELLS = 24, (96, 128), 6
 
 # Detectors trained for a moment differ by chance: the gate lets them pass, so that promotions happen.

@@ -21,7 +21,7 @@ from al_loop.trigger import ask_for_retraining
 from db.models import Way
 
 PATIENCE_S = 90.0  # from the end of the mending until everything is right again
-TRAINS = 0.5  # share of rounds with a training under way, beside those whose fault needs one
+TRAINS = 0.25  # share of rounds with a training under way, beside those whose fault needs one
 FAULTS = (*DEATHS, *TROUBLES, *DAMAGES)
 STANDING = {Way.field: 5, Way.cell: 12}  # answers that stand at a time: the pool never runs dry
 

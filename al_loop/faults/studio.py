@@ -16,7 +16,7 @@ from backend.label_studio.client import LabelStudio
 from backend.label_studio.expert import ExpertSession
 from backend.label_studio.server import LabelStudioServer
 
-START_S = 60.0
+START_S = 120.0
 
 
 class Studio(ABC):
