@@ -121,7 +121,7 @@ def benchmark_poison(
             shutil.copy(home / "base.db", home / f"{arm}.db")
             verdict, changed = _turn(_loop(home, home / f"{arm}.db", settings), bench, dealt, arm, seed)
             found.append({"seed": seed, "labels": arm, "changed": changed} | asdict(verdict))
-    promoted = {arm: sum(each["promote"] for each in found if each["labels"] == arm) for arm in arms}
+    promoted = {arm: sum(bool(each["promote"]) for each in found if each["labels"] == arm) for arm in arms}
     return {"seeds": len(seeds), "promoted": promoted, "arms": found}
 
 
