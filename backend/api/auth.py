@@ -17,6 +17,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPBasic, HTTPBearer
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 
 from backend import tokens
 from backend.api import session
@@ -26,10 +27,24 @@ from backend.credentials import Credentials
 from backend.tokens import Holder
 from db.tokens import Scope
 
-# They only describe, in the API's OpenAPI document; the checks below decide.
-TOKEN = HTTPBearer(scheme_name="token", description="a token of `cellloop token create`", auto_error=False)
-HEADER = HTTPBearer(scheme_name="webhook", description="the header of our webhooks", auto_error=False)
-BASIC = HTTPBasic(scheme_name="label_studio", description="what Label Studio has of us", auto_error=False)
+
+class _Bearer(HTTPBearer):
+    """Tells the API's OpenAPI document what a route asks for, and decides nothing: the checks below do."""
+
+    async def __call__(self, request: HTTPConnection) -> None:
+        return None
+
+
+class _Basic(HTTPBasic):
+    """The same for Basic auth."""
+
+    async def __call__(self, request: HTTPConnection) -> None:
+        return None
+
+
+TOKEN = _Bearer(scheme_name="token", description="a token of `cellloop token create`")
+HEADER = _Bearer(scheme_name="webhook", description="the header of our webhooks")
+BASIC = _Basic(scheme_name="label_studio", description="what Label Studio has of us")
 
 
 @dataclass(frozen=True, repr=False)
