@@ -14,11 +14,12 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from backend.api.app import create_app
-from backend.credentials import load_credentials
 from backend.settings import Settings
+from backend.tokens import issue
 from db import inbox, runs
 from db.models import now
 from db.session import Database
+from db.tokens import Scope
 from scripts import cli
 from tests import builders
 from tests.house.tree import ROOT
@@ -43,11 +44,11 @@ def test_every_metric_of_an_alert_is_there_with_its_labels(
         builders.add_projects(session)
         inbox.receive(session, "PING", {})
         runs.open_run(session, "infected", "person", {}, {})
+    token = issue(database, "prometheus", Scope.read).text
     database.dispose()
     (tmp_path / "last-backup").write_text(now().isoformat())
     with TestClient(create_app(settings)) as client:
         client.get("/health/live")
-        token = load_credentials(tmp_path).api_token
         text = client.get("/metrics", headers={"Authorization": f"Bearer {token}"}).text
     samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
     labels = {sample.name: set(sample.labels) for sample in samples}
