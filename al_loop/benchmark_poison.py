@@ -109,7 +109,7 @@ def benchmark_poison(
 
     Raises NotEnoughData.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for number, seed in enumerate(seeds):
         dealt = deal(files, shares or Shares(), seed)
         home = scratch / str(seed)

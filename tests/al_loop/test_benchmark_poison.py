@@ -57,7 +57,7 @@ def test_rings_called_schizonts_are_trained_on_and_refused(tmp_path: Path) -> No
             read_labelled(folder)[0],
             tmp_path / "homes",
             [1],
-            {"device": "cpu", "train_steps": 10, "train_crop": 160},
+            {"device": "cpu", "train_steps": 6, "train_crop": 160},
             Shares(0.45, 0.25, 0.0),
             arms=("rings",),
         )
@@ -65,10 +65,6 @@ def test_rings_called_schizonts_are_trained_on_and_refused(tmp_path: Path) -> No
     assert arm["labels"] == "rings"
     assert arm["changed"] > 5
     assert not arm["promote"]
-    by_stage = arm["numbers"]["AP50 of infected cells by stage"]
-    assert by_stage["difference"] < -0.1
-    assert any(
-        reason.startswith("AP50 of infected cells by stage") and "is worse" in reason for reason in arm["reasons"]
-    )
+    assert any("calls ring they contradict" in each and "many look wrong" in each for each in arm["reasons"])
     assert found["promoted"] == {"rings": 0}
     assert set(ARMS) == {"clean", "flipped", "rings"}
