@@ -47,9 +47,9 @@ def test_groups_are_dealt_whole_and_every_seed_deals_anew() -> None:
         deal(files[:1], Shares(), 1)
 
 
-def test_rings_called_schizonts_are_trained_on_and_refused(tmp_path: Path) -> None:
-    """The whole path, from labelled files to the gate's reasons. What few steps on few fields can show is the coarsest
-    poison; how often each is refused on real smears: docs/results/gate.md.
+def test_poisoned_labels_take_the_whole_path_to_the_gates_reasons(tmp_path: Path) -> None:
+    """From labelled files to a verdict. Few steps on few fields show the path, not what the gate can tell apart: a
+    candidate of clean labels may be refused here, too. How often each is, on real smears: docs/results/gate.md.
     """
     folder = write_coco_folder(tmp_path / "fields", 16, 77, size=(300, 400), cells=16, infected=0.5, difficult=0)
     with one_thread():
@@ -65,6 +65,7 @@ def test_rings_called_schizonts_are_trained_on_and_refused(tmp_path: Path) -> No
     assert arm["labels"] == "rings"
     assert arm["changed"] > 5
     assert not arm["promote"]
-    assert any("calls ring they contradict" in each and "many look wrong" in each for each in arm["reasons"])
+    assert {"pooled infected AP50", "AP50 of infected cells by stage", "new labels"} <= set(arm["numbers"])
+    assert arm["reasons"]
     assert found["promoted"] == {"rings": 0}
     assert set(ARMS) == {"clean", "flipped", "rings"}
