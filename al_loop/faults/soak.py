@@ -13,7 +13,7 @@ import httpx
 from al_loop.faults.installation import Installation
 from al_loop.faults.violation import Violation
 from backend.crop_address import crop_name
-from db import images, queue
+from db import cell_tasks, images, queue
 from db.models import Split, Way
 
 REQUESTS = 1000
@@ -23,12 +23,16 @@ MORE_MB, MORE_FILES = 12.0, 4  # what still counts as flat: an allocator's pages
 
 @dataclass(frozen=True)
 class Soaked:
-    """What a server took before and after: MB of memory, open files. failed: requests that were not answered well."""
+    """What a server took before and after: MB of memory, open files.
+
+    failed: requests that were not answered well. example: one of them.
+    """
 
     requests: int
     megabytes: tuple[float, float]
     files: tuple[int, int]
     failed: int
+    example: str
 
     @property
     def violations(self) -> list[Violation]:
@@ -41,7 +45,11 @@ class Soaked:
         if self.files[1] - self.files[0] > MORE_FILES:
             found.append(Violation("wrong", "the server's open files went from {} to {}".format(*self.files)))
         if self.failed:
-            found.append(Violation("wrong", f"{self.failed} of {self.requests} requests failed without any fault"))
+            found.append(
+                Violation(
+                    "wrong", f"{self.failed} of {self.requests} requests failed without any fault: {self.example}"
+                )
+            )
         return found
 
 
@@ -53,9 +61,13 @@ def soak(installation: Installation, requests: int = REQUESTS) -> Soaked:
         for _ in range(WARM_UP):
             client.request(**next(calls))
         before = taken(pid)
-        failed = sum(not client.request(**next(calls)).is_success for _ in range(requests))
+        answers = [client.request(**next(calls)) for _ in range(requests)]
         after = taken(pid)
-    return Soaked(requests, (before[0], after[0]), (before[1], after[1]), failed)
+    bad = [answer for answer in answers if not answer.is_success]
+    example = (
+        f"{bad[0].request.method} {bad[0].request.url.path}: {bad[0].status_code} {bad[0].text[:200]}" if bad else ""
+    )
+    return Soaked(requests, (before[0], after[0]), (before[1], after[1]), len(bad), example)
 
 
 def taken(pid: int) -> tuple[float, int]:
@@ -69,7 +81,8 @@ def _calls(installation: Installation) -> list[dict[str, Any]]:
     config = next(project.label_config for project in installation.projects if project.way == Way.field)
     with loop.database.session(read_only=True) as session:
         pool = images.by_split(session, Split.train)
-        cells = queue.pending(session, Way.cell)
+        # A waiting cell may have lost its place (drawn by hand, then withdrawn): it has no crop to ask for.
+        cells = [item for item in queue.pending(session, Way.cell) if cell_tasks.asked(session, item.id) is not None]
     secret, login = loop.credentials.webhook_headers, (loop.credentials.basic_user, loop.credentials.basic_password)
     calls: list[dict[str, Any]] = [{"method": "GET", "url": "/health", "auth": login}]
     for image in pool:
