@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from db.cells import place_of
 from db.errors import NotFound
 from db.labels import current_labels
 from db.models import CellTask, Image, ItemStatus, PredictedCell, Project, Review, ReviewItem, Slot, Way, now
@@ -51,6 +52,8 @@ def asked(session: Session, item_id: int) -> AskedCell | None:
     predicted_box = (predicted.x1, predicted.y1, predicted.x2, predicted.y2) if predicted is not None else None
     drawn = said if said is not None and said.box is not None else None
     box = drawn.box if drawn is not None else predicted_box
+    if box is None:  # drawn by hand, and taken back by now: it is asked about where it was
+        box = place_of(session, item.cell_id)
     if box is None:
         return None
     return AskedCell(

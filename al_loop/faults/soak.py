@@ -13,7 +13,7 @@ import httpx
 from al_loop.faults.installation import Installation
 from al_loop.faults.violation import Violation
 from backend.crop_address import crop_name
-from db import cell_tasks, images, queue
+from db import images, queue
 from db.models import Split, Way
 
 REQUESTS = 1000
@@ -81,8 +81,7 @@ def _calls(installation: Installation) -> list[dict[str, Any]]:
     config = next(project.label_config for project in installation.projects if project.way == Way.field)
     with loop.database.session(read_only=True) as session:
         pool = images.by_split(session, Split.train)
-        # A waiting cell may have lost its place (drawn by hand, then withdrawn): it has no crop to ask for.
-        cells = [item for item in queue.pending(session, Way.cell) if cell_tasks.asked(session, item.id) is not None]
+        cells = queue.pending(session, Way.cell)
     secret, login = loop.credentials.webhook_headers, (loop.credentials.basic_user, loop.credentials.basic_password)
     calls: list[dict[str, Any]] = [{"method": "GET", "url": "/health", "auth": login}]
     for image in pool:

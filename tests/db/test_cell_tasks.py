@@ -12,7 +12,7 @@ from db.models import Action, Cell, Image, ItemStatus, Project, ReviewItem, Slot
 from db.placed import Why
 from db.queue import QueueEntry
 from db.session import Database
-from tests.builders import add_active_pair, add_image, add_prediction, add_review
+from tests.builders import add_active_pair, add_cell, add_image, add_prediction, add_review, say
 
 URL = "http://label-studio.test"
 BOXES = ((10.0, 10.0, 50.0, 50.0), (100.0, 10.0, 140.0, 50.0))
@@ -77,6 +77,21 @@ def test_what_is_asked_is_where_the_expert_drew_it_last(database: Database) -> N
 
 def _image(session: Session, item: ReviewItem) -> Image:
     return session.get_one(Image, item.image_id)
+
+
+def test_a_cell_drawn_by_hand_and_taken_back_is_asked_about_where_it_was(database: Database) -> None:
+    with database.session() as session:
+        _, (first, _) = prepare(session)
+        drawn = add_cell(session, _image(session, first))
+        say(session, drawn, "difficult", "ls:1:9", minute=1)
+        entry = QueueEntry(drawn.image_id, 1.0, {}, way=Way.cell, slot=Slot.second_reading, cell_id=drawn.id)
+        [item] = queue.add_items(session, first.ranking_id, [entry])
+        before = cell_tasks.asked(session, item.id)
+        say(session, drawn, None, "ls:1:9", minute=2, action="withdrawn")
+        after = cell_tasks.asked(session, item.id)
+        assert before is not None
+        assert after is not None
+        assert (after.box, after.label) == (before.box, None)
 
 
 def test_answered_elsewhere_and_superseded(database: Database) -> None:
