@@ -83,10 +83,15 @@ def sole_worker(home: Path) -> Iterator[None]:
 
 def worker_lives(loop: Loop, queue: str) -> bool:
     """Whether a worker takes work from this queue now, on whatever machine."""
-    if loop.embedded and not is_held(_lock_file(loop.settings.home)):
+    if loop.embedded and not worker_in_the_way(loop):
         return False
     with loop.database.session(read_only=True) as session:
         return any(queue in worker.queues for worker in workers.living(session))
+
+
+def worker_in_the_way(loop: Loop) -> bool:
+    """Whether a worker of this home keeps this process from being one: with SQLite there is one at a time."""
+    return loop.embedded and is_held(_lock_file(loop.settings.home))
 
 
 def _lock_file(home: Path) -> Path:

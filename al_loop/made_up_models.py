@@ -104,8 +104,8 @@ class ModelWriter:
         )
         self._batches[TrainingRun].extend(
             1, id=version, role=role, trigger="reviews", detail="{}", config="{}", step=2000, steps=2000,
-            status=RunStatus.succeeded, newest_revision_id=newest_revision, message="", version_id=version,
-            created_at=moment - timedelta(hours=2), updated_at=moment, finished_at=moment,
+            status=RunStatus.succeeded, attempt=1, stage="finish", newest_revision_id=newest_revision, message="",
+            version_id=version, created_at=moment - timedelta(hours=2), updated_at=moment, finished_at=moment,
         )  # fmt: skip
 
     def _decide(self, role: str, moment: datetime) -> None:

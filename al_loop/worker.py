@@ -35,7 +35,7 @@ from backend.instances import ROLES
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.protocol import START_TRAINING
 from backend.locks import Occupied
-from backend.serving import active_pair
+from backend.serving import PairCache, active_pair
 from db import inbox, predictions, projects, queue, runs
 from db.errors import RecordError
 from db.models import Project, ReviewStatus, RunStatus, now
@@ -58,12 +58,12 @@ LOOK_AFTER_RUNS_S = 5.0  # how often the steward asks whether every open run sti
 
 
 class Worker:
-    """One worker's view of the loop between two ticks. `tick` does whatever is due now."""
+    """One worker's view of the loop between two ticks. `tick` does whatever is due now. pairs: shared with its jobs."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, pairs: PairCache | None = None) -> None:
         self.loop = loop
         self.studio: LabelStudio = loop.label_studio()
-        self.pairs = runtime().pairs
+        self.pairs = pairs or PairCache(loop.database, loop.store, loop.settings.device)
         self._next_poll = 0.0
         self._polls = 0
         self._following: WorkflowHandle[dict[str, Any]] | None = None
@@ -270,7 +270,7 @@ def _be_steward(loop: Loop, stop: threading.Event) -> None:
     """Tick until `stop` is set or the lock is lost; return at once while another worker holds it."""
     try:
         with loop.alone("steward", wait=False) as held:
-            worker = Worker(loop)
+            worker = Worker(loop, runtime().pairs)
             log.info("this worker syncs, ranks and starts retrainings")
             while not stop.is_set() and held():
                 worker.tick()

@@ -79,9 +79,17 @@ def _moment(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+class _ToStderr(logging.StreamHandler[TextIO]):
+    """Writes to what is stderr at that moment: whoever replaces it, and closes it later, takes no line away."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def set_up(form: LogFormat, level: int = logging.INFO, stream: TextIO | None = None) -> None:
     """Send every line of this process to `stream` (stderr) in this format. Replaces what was set up before."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _ToStderr() if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in CHATTY:

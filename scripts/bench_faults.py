@@ -1,4 +1,4 @@
-"""`cellloop bench faults`: break a whole installation on purpose, again and again, and see that nothing is lost."""
+"""The verb `cellloop bench faults`: break a whole installation on purpose, again and again; nothing may be lost."""
 
 from __future__ import annotations
 

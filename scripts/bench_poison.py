@@ -1,4 +1,4 @@
-"""`cellloop bench poison`: labels that are wrong on purpose, real retrainings, and the gate."""
+"""The verb `cellloop bench poison`: labels that are wrong on purpose, real retrainings, and the gate."""
 
 from __future__ import annotations
 

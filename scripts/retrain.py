@@ -22,7 +22,7 @@ def retrain(
     """
     import threading
 
-    from al_loop.jobs import TRAIN, worker_lives
+    from al_loop.jobs import TRAIN, worker_in_the_way, worker_lives
     from al_loop.trigger import ask_for_retraining
     from al_loop.worker import run_worker
     from db import runs
@@ -31,7 +31,7 @@ def retrain(
     loop = open_loop()
     if wait and not here and not worker_lives(loop, TRAIN):
         console.fail("expected a running worker to retrain in; start `cellloop worker`, or add --here or --no-wait")
-    if here and worker_lives(loop, TRAIN):
+    if here and worker_in_the_way(loop):
         console.fail("--here: expected no running worker, one is running and can retrain; leave --here out")
     run_id = ask_for_retraining(loop, reason)
     if run_id is None:

@@ -14,11 +14,32 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from backend.logs import JsonLines, TextLines
 from db.migrate import upgrade
 from db.models import Base
 from db.session import Database, make_engine
 
 pytest_plugins = ["tests.label_studio_fixture", "tests.story", "tests.trouble"]
+
+
+# They take minutes: first, so that no process is left alone with one of them while the other has nothing to do.
+LONGEST_FIRST = ("test_bench_faults.py", "test_train_distributed.py", "test_takeover.py", "test_train_checkpoint.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, all others in their order."""
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """Commands that run in this process set up its log; the next test's stderr is not theirs."""
+    yield
+    for handler in list(logging.root.handlers):
+        if isinstance(handler.formatter, TextLines | JsonLines):
+            logging.root.removeHandler(handler)
+            logging.root.setLevel(logging.WARNING)
 
 
 def _postgres_tools() -> Path | None:

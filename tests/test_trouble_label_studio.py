@@ -110,7 +110,7 @@ def test_the_worker_outlives_trouble(
     damage(home, installed, 3, None)
     before = known(installed)[:2]
     worker = Worker(composition.open_loop())
-    monkeypatch.setattr(worker, "_start_queued", lambda: None)
+    monkeypatch.setattr(worker, "_look_after_runs", lambda: None)
     monkeypatch.setattr(worker, "_follow_pair", lambda: False)
     for _ in range(20):
         worker.tick()

@@ -22,7 +22,7 @@ from db.session import Database
 DIED = 42  # exit status
 POINTS: dict[str, tuple[Any, str]] = {
     "evaluated": (evaluate, "evaluate_candidate"),
-    "decided": (promote, "decide"),
+    "decided": (promote, "settle"),
 }
 
 

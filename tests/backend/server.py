@@ -47,7 +47,7 @@ class DiscPairs:
 
     def __call__(self, row: ServingPair) -> Pair:
         self.loaded.append(row.name)
-        tint = 0.01 * row.infected_id
+        tint = 0.01 * (row.infected_id % 50)  # ids go on counting on PostgreSQL
         return Pair(row.name, DiscDetector("all_cells", tint), DiscDetector("infected", tint), FusionConfig())
 
 

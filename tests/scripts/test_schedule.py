@@ -28,6 +28,7 @@ def test_set_and_show(
 ) -> None:
     monkeypatch.setenv("CELLLOOP_HOME", str(tmp_path))
     monkeypatch.setenv("CELLLOOP_DATABASE_URL", sqlite_url)
+    monkeypatch.setenv("CELLLOOP_RETRAIN_AFTER", "25")
     shown = run(capsys, "show")
     assert "the settings" in shown
     assert "0 of 25 (none)" in shown

@@ -72,7 +72,7 @@ def test_the_image_that_has_the_controls_is_chosen() -> None:
         (config("RectangleLabels", labels=("ring",)), "without red blood cell, trophozoite, schizont"),
         (config().replace("</View>", '<Choices name="c" toName="image"/></View>'), "no such control"),
         (config("RectangleLabels").replace('toName="image"', 'toName="elsewhere"'), "got rectangle control"),
-        ('<!DOCTYPE x [<!ENTITY a "b">]><View>&a;</View>', "declares entities"),
+        ('<!DOCTYPE x [<!ENTITY a "b">]><View>&a;</View>', "declares a document type"),
     ],
 )
 def test_unusable_configurations_say_what_is_missing(xml: str, message: str) -> None:
