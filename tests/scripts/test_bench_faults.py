@@ -50,10 +50,10 @@ def test_25_rounds_of_faults_leave_everything_right() -> None:
 
 @pytest.mark.postgres
 def test_rounds_on_postgresql_with_two_workers(new_postgres_database: Callable[[], str]) -> None:
-    report = play("--rounds", "5", "--seed", "6", "--database-url", new_postgres_database())
-    assert (report["rounds"], report["engine"]) == (5, "postgresql")
+    report = play("--rounds", "3", "--seed", "6", "--database-url", new_postgres_database())
+    assert (report["rounds"], report["engine"]) == (3, "postgresql")
 
 
 @pytest.mark.label_studio
 def test_rounds_with_a_real_label_studio() -> None:
-    assert play("--rounds", "3", "--seed", "6", "--label-studio", "real")["rounds"] == 3
+    assert play("--rounds", "1", "--seed", "6", "--label-studio", "real")["rounds"] == 1
