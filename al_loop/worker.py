@@ -219,6 +219,7 @@ class Worker:
             self._shown.update({report["project"]: report["model_version"] for report in outcome["pushed"]})
             if outcome["trouble"]:
                 raise CellloopError("; ".join(outcome["trouble"]))
+            log.info("everything follows the serving pair")
             self._unreadable = self._unpredicted()  # what is missing after the attempt cannot be predicted yet
             self._read_again = time.monotonic() + READ_AGAIN * self.loop.settings.poll_s
         pair = active_pair(self.loop.database)

@@ -23,10 +23,11 @@ IN_SQL_WITHIN_S = 2.0
 def story(
     label_studio: RunningLabelStudio, prepared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Story]:
-    """Everything pushed, backend and worker up."""
+    """Everything pushed, backend and worker up, and what a worker does at its start behind it."""
     with pushed_story(label_studio, prepared, tmp_path_factory.mktemp("browser"), "in the browser") as story:
         story.start("worker")
-        story.wait_for(lambda: "worker is up" in (story.logs / "worker.log").read_text(), 60, "the worker")
+        log = story.logs / "worker.log"
+        story.wait_for(lambda: "everything follows the serving pair" in log.read_text(), 60, "the worker")
         yield story
 
 
