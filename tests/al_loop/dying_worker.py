@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +60,21 @@ def work_among_others(home: str, settings: dict[str, Any]) -> None:
 
     retrain.training_config = often_saved
     work(home, settings)
+
+
+@contextmanager
+def process(target: Callable[..., None], *args: Any) -> Iterator[BaseProcess]:
+    """This function in a process of its own; gone afterwards."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.al_loop.dying_worker", "al_loop.train"])  # one import for all of them
+    started = context.Process(target=target, args=args)
+    started.start()
+    try:
+        yield started
+    finally:
+        if started.is_alive():
+            started.kill()
+        started.join(30)
 
 
 def dying(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from db.migrate import upgrade
 from db.models import Evaluation, ModelVersion, PromotionDecision, RunStatus, TrainingRun, VersionStatus
 from db.session import Database
 from tests import builders
-from tests.al_loop.dying_worker import DIED, open_loop, work
+from tests.al_loop.dying_worker import DIED, open_loop, process, work
 from tests.al_loop.workshop import open_workshop
 from tests.threads import one_thread
 
@@ -107,19 +106,9 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
-@contextmanager
-def worker_process(loop: Loop, point: str = "", **settings: Any) -> Iterator[BaseProcess]:
+def worker_process(loop: Loop, point: str = "", **settings: Any) -> AbstractContextManager[BaseProcess]:
     """A worker for this home; gone afterwards."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.al_loop.dying_worker", "al_loop.train"])  # one import for all of them
-    process = context.Process(target=work, args=(str(loop.settings.home), {**TINY, **settings}, point))
-    process.start()
-    try:
-        yield process
-    finally:
-        if process.is_alive():
-            process.kill()
-        process.join(30)
+    return process(work, str(loop.settings.home), {**TINY, **settings}, point)
 
 
 def counts(loop: Loop) -> tuple[int, int, int]:

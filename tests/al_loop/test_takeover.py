@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,12 @@ from al_loop.jobs import system_database_url
 from al_loop.rendered import write_coco_folder
 from al_loop.trigger import ask_for_retraining
 from backend.serving import active_pair
-from db import images, predictions, queue, run_events, runs, versions, workers
+from db import images, predictions, queue, run_events, versions, workers
 from db.migrate import upgrade
-from db.models import RunStatus, TrainingRun, Worker
+from db.models import RunStatus, Worker
 from tests import builders
-from tests.al_loop.dying_worker import open_loop, work_among_others
-from tests.al_loop.test_jobs import TINY, wait_for
+from tests.al_loop.dying_worker import open_loop, process, work_among_others
+from tests.al_loop.test_jobs import TINY, run_of, wait_for
 from tests.threads import one_thread
 
 LONG: dict[str, Any] = {**TINY, "train_steps": 12}  # long enough to be killed in the middle
@@ -51,31 +50,16 @@ def loop(tmp_path: Path, new_postgres_database: Callable[[], str]) -> Iterator[L
     loop.database.dispose()
 
 
-@contextmanager
-def worker_process(loop: Loop, home: Path) -> Iterator[BaseProcess]:
+def worker_process(loop: Loop, home: Path) -> AbstractContextManager[BaseProcess]:
     """A worker with a home of its own; gone afterwards."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.al_loop.dying_worker", "al_loop.train"])
     shared = {"database_url": loop.settings.database_url, "files_url": loop.settings.files_url}
-    process = context.Process(target=work_among_others, args=(str(home), {**LONG, **shared}))
-    process.start()
-    try:
-        yield process
-    finally:
-        if process.is_alive():
-            process.kill()
-        process.join(30)
+    return process(work_among_others, str(home), {**LONG, **shared})
 
 
 def living(loop: Loop) -> dict[int, int]:
     """Process of each living worker."""
     with loop.database.session(read_only=True) as session:
         return {worker.id: worker.pid for worker in workers.living(session)}
-
-
-def run_of(loop: Loop, run_id: int) -> TrainingRun:
-    with loop.database.session(read_only=True) as session:
-        return runs.get(session, run_id)
 
 
 def executors(loop: Loop, name: str) -> Counter[str]:
