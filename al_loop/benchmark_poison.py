@@ -41,6 +41,7 @@ Report = Callable[[int, int, str], None]  # done, total, a word on what is being
 
 ARMS = ("clean", "flipped", "rings")
 FLIPPED = 0.3  # of the new infected labels, each to another class
+TO_RED = {"flipped": 0.5, "healthy": 1.0, "stages": 0.0}  # how many of these to the healthy class, by kind of poison
 RED = "red blood cell"
 
 
@@ -82,15 +83,14 @@ def deal(files: Sequence[LabelledFile], shares: Shares, seed: int) -> Dealt:
 
 
 def poisoned(image: LabelledImage, arm: str, rng: np.random.Generator) -> LabelledImage:
-    """The labels as they arrive. arm: of ARMS."""
+    """The labels as they arrive. arm: "clean"; "rings", every ring called schizont; or of TO_RED, by chance."""
 
     def called(cell: LabelledCell) -> str:
         if arm == "rings":
             return "schizont" if cell.label == "ring" else cell.label
-        if arm == "flipped" and cell.label in INFECTED and rng.random() < FLIPPED:
-            others = [name for name in (RED, *INFECTED) if name != cell.label]
-            # As often to a healthy cell as to another stage: both ways of being wrong.
-            return RED if rng.random() < 0.5 else str(rng.choice(others[1:]))
+        if arm in TO_RED and cell.label in INFECTED and rng.random() < FLIPPED:
+            others = [name for name in INFECTED if name != cell.label]
+            return RED if rng.random() < TO_RED[arm] else str(rng.choice(others))
         return cell.label
 
     return replace(image, cells=tuple(replace(cell, label=called(cell)) for cell in image.cells))

@@ -43,15 +43,14 @@ class GateConfig:
     pooled_delta, class_delta: the same on 30 cells; of more cells less, and never less than delta (`margin`). The first
     for infected cells as one class, the second for each class and for infected cells by stage. A class with fewer than
     min_class_n is reported, not judged. calibration_delta: how much a calibration error may rise; on few detections,
-    CALIBRATION_NOISE. label_excess: how much more often than in the test split new labels may contradict what the
-    incumbent claims.
+    CALIBRATION_NOISE. most_wrong: the share of new infected labels that must be shown not to be wrong.
     """
 
     delta: float = 0.02
     pooled_delta: float = 0.1
     class_delta: float = 0.2
     calibration_delta: float = 0.01
-    label_excess: float = 0.0
+    most_wrong: float = 0.25
     resamples: int = 1000
     min_class_n: int = 30
     confidence: float = 0.95
@@ -152,7 +151,7 @@ def gate(incumbent: Judged, candidate: Judged, config: GateConfig | None = None)
         passes.append("calibration: not compared, as an evaluation of earlier times has none by image")
     if candidate.labels is not None:
         numbers["new labels"] = asdict(candidate.labels)
-        sentence, bad = candidate.labels.sentence(config.label_excess)
+        sentence, bad = candidate.labels.sentence(config.most_wrong)
         (failures if bad else passes).append(sentence)
     return Verdict(promote=not failures, reasons=failures + passes, numbers=numbers)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from al_loop.bench import Bench, Contestant
 from al_loop.context import Loop
 from al_loop.dataset import LabelledImage
-from al_loop.label_audit import Contradictions, LabelAudit, audit, contradictions
+from al_loop.label_audit import Claims, LabelAudit, audit, claims
 from backend.fuse import FusionConfig, fuse
 from db.models import ModelVersion
 from db.versions import get, pair_of
@@ -23,11 +23,11 @@ def audit_new_labels(
         fusion = FusionConfig.from_json(pair_of(session, incumbent.all_cells_id, incumbent.infected_id).fusion)
         new = new_images(*(labels_of(get(session, each)) for each in incumbent.differs_from(candidate)))
 
-    def counted(images: Sequence[LabelledImage]) -> Contradictions:
+    def counted(images: Sequence[LabelledImage]) -> Claims:
         images = sorted(images, key=lambda image: image.sha256)[:LOOKED_AT]  # any will do, and always the same
         all_cells, infected = (bench.see(sha256, images) for sha256 in incumbent.weights)
         seen = [fuse(a, b, fusion).cells for a, b in zip(all_cells, infected, strict=True)]
-        return contradictions([image.truth() for image in images], [image.ignore_boxes() for image in images], seen)
+        return claims([image.truth() for image in images], [image.ignore_boxes() for image in images], seen)
 
     return audit(counted(new), counted(test))
 

@@ -8,12 +8,12 @@ what the detector says, and every answer moves it away from there. `all_cells` t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.special import softmax
 
+from al_loop.softmax_regression import fit_softmax
 from backend.fuse import sigmoid
 from backend.instances import CLASSES, INFECTED_INDEX
 
@@ -23,7 +23,6 @@ NO_CELL = len(CLASSES)  # an answer beside the classes
 UNDECIDED = NO_CELL + 1  # the expert called it difficult: neither for nor against anything
 ANSWERS = (*CLASSES, "no cell", "difficult")
 FLOOR = 1e-3  # of the detector's probabilities, whose logarithm the heads begin with
-ITERATIONS = 60
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Heads:
 
     def look(self, inputs: Floats) -> Views:
         """What these heads say of cells (N, D) as `inputs_of` gives them."""
-        shares = _softmax(inputs @ self.all_cells)
+        shares = softmax(inputs @ self.all_cells, axis=1)
         theirs = inputs @ (self.infected[:, 1] - self.infected[:, 0]) - self.offset
         return _fused(shares, theirs)
 
@@ -86,34 +85,9 @@ def fit_heads(inputs: Floats, answers: NDArray[np.int64], decay: float, before: 
     sick = np.isin(answers, INFECTED_INDEX)
     share = np.clip(sick.mean(), 1 / (len(sick) + 1), 1 - 1 / (len(sick) + 1))
     balance = np.where(sick, 0.5 / share, 0.5 / (1 - share))
-    all_cells = _fit(inputs, answers, np.ones(len(answers)), start.all_cells, before.all_cells, decay)
-    infected = _fit(inputs, sick.astype(np.int64), balance, start.infected, before.infected, decay)
+    all_cells = fit_softmax(inputs, answers, np.ones(len(answers)), start.all_cells, before.all_cells, decay)
+    infected = fit_softmax(inputs, sick.astype(np.int64), balance, start.infected, before.infected, decay)
     return Heads(all_cells, infected, float(np.log(1 - share) - np.log(share)))
-
-
-def _fit(
-    inputs: Floats, labels: NDArray[np.int64], weights: Floats, towards: Floats, begin: Floats, decay: float
-) -> Floats:
-    """Minimise the weighted cross-entropy, summed, plus decay / 2 times the squared distance to `towards`."""
-    truth = np.eye(towards.shape[1])[labels]
-
-    def loss(flat: Floats) -> tuple[float, Floats]:
-        matrix = flat.reshape(towards.shape)
-        shares = _softmax(inputs @ matrix)
-        away = matrix - towards
-        picked = np.maximum(shares[np.arange(len(labels)), labels], 1e-300)
-        value = -(weights * np.log(picked)).sum() + decay / 2 * (away**2).sum()
-        slope = inputs.T @ ((shares - truth) * weights[:, None]) + decay * away
-        return float(value), slope.ravel()
-
-    found: Any = minimize(loss, begin.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
-    result: Floats = found.x.reshape(towards.shape)
-    return result
-
-
-def _softmax(logits: Floats) -> Floats:
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
 def _fused(shares: Floats, theirs: Floats) -> Views:

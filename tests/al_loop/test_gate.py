@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -127,12 +129,17 @@ def test_probabilities_that_mean_less_than_before_are_refused(claimed: float, pa
 
 
 def test_labels_that_look_wrong_are_refused_and_what_to_do_is_said():
+    right = LabelAudit(asked=80, labelled=90, missed=0.02, renamed=0.01, high=0.09, test_asked=90)
     audits = [
-        LabelAudit("infected", 80, contradicted, 9.6, 90, 9, 9.0, low) for contradicted, low in ((10, -0.05), (34, 0.2))
+        right,
+        replace(right, missed=0.2, renamed=0.12, high=0.43),
+        replace(right, asked=4, high=0.5),
+        replace(right, stage="ring", stage_asked=12, stage_wrong=1.0, stage_low=0.8),
     ]
-    few = LabelAudit("infected", 0, 0, 0.0, 90, 9, 9.0, None)
-    verdicts = [gate(Judged(report(0.7), {}), Judged(report(0.7), {}, audit)) for audit in (*audits, few)]
-    assert [verdict.promote for verdict in verdicts] == [True, False, True]
-    assert "they contradict 42%, by its own claims 12% were expected" in verdicts[1].reasons[0]
+    verdicts = [gate(Judged(report(0.7), {}), Judged(report(0.7), {}, audit)) for audit in audits]
+    assert [verdict.promote for verdict in verdicts] == [True, False, False, False]
+    assert any("at most 9%: shown to be less than 25%" in reason for reason in verdicts[0].reasons)
+    assert "32% seem to be labelled wrong (20% not as infected, 12% as another stage)" in verdicts[1].reasons[0]
     assert "have them read again" in verdicts[1].reasons[0]
-    assert any("too few cells" in reason for reason in verdicts[2].reasons)
+    assert "review more cells" in verdicts[2].reasons[0]
+    assert "of 12 that it calls ring, 100%, at least 80%" in verdicts[3].reasons[0]
