@@ -23,9 +23,7 @@ def poison(
 ) -> None:
     """Clean labels, a third of the infected ones flipped, every ring called schizont: which does the gate let serve?
 
-    Examples: cellloop bench poison --images bbbc041 --seeds 3
-
-    cellloop bench poison --images iml --heads --seeds 50
+    Example: cellloop bench poison --images bbbc041 --heads --seeds 50
     """
     import tempfile
 

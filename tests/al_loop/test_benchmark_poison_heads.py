@@ -26,19 +26,20 @@ def test_the_gate_refuses_each_poison_and_lets_as_many_clean_labels_pass(tmp_pat
             WEIGHTS,
             tmp_path / "cache",
             [0],
-            Shares(0.4, 0.0, 0.25),
-            arms=("clean", "flipped", "rings"),
+            Shares(0.3, 0.0, 0.3),
+            arms=("clean", "flipped", "stages", "rings"),
         )
     turns = {turn["labels"]: turn for turn in found["arms"]}
     assert {arm: turn["promote"] for arm, turn in turns.items() if arm != "equal"} == {
         "clean": True,
         "flipped": False,
+        "stages": False,
         "rings": False,
         "worse": False,
     }
     assert turns["clean"]["changed"] == 0 < min(turns["flipped"]["changed"], turns["rings"]["changed"])
-    assert turns["flipped"]["ruler"], "the test split alone does not see it: the candidate is better all the same"
-    assert any(reason.startswith("new labels") for reason in turns["flipped"]["reasons"][:1])
+    assert turns["stages"]["ruler"], "the test split alone does not see it: the candidate is no worse all the same"
+    assert turns["stages"]["reasons"][0].startswith("new labels")
     assert found["promoted"]["clean"] == {
         "promoted": 1,
         "of": 1,
