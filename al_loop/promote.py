@@ -43,7 +43,7 @@ def judge(loop: Loop, version_id: int, evaluation_id: int | None) -> Verdict:
         verdict = gate(
             Judged.from_json(known.report),
             Judged.from_json(candidate.report),
-            GateConfig(delta=loop.settings.gate_delta),
+            GateConfig(delta=loop.settings.gate_delta, most_wrong=loop.settings.gate_most_wrong),
         )
         compared = {serving.all_cells_id, serving.infected_id, version_id}
         warnings = warnings_for([get(session, number) for number in sorted(compared)], load_ruler(session).images)

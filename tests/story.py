@@ -122,6 +122,7 @@ QUICK = {
     "retrain_cooldown_s": "0",
     # Detectors trained for seconds differ by chance; the stories are about the path, the gate has tests of its own.
     "gate_delta": "1",
+    "gate_most_wrong": "1",
 }
 
 

@@ -44,6 +44,7 @@ TINY: dict[str, Any] = {
     "train_batch": 2,
     "train_steps": 3,
     "gate_delta": 1.0,
+    "gate_most_wrong": 1.0,
     "retrain_after": 1e6,
     "retrain_cooldown_s": 0.0,
     "poll_s": 0.3,

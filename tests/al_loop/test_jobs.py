@@ -42,6 +42,7 @@ TINY: dict[str, Any] = {
     "train_batch": 1,
     "train_steps": 4,
     "gate_delta": 1.0,  # models this small differ by chance
+    "gate_most_wrong": 1.0,  # and know nothing of labels
     "retrain_after": 1e9,
 }
 PATIENCE_S = 120

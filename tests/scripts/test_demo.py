@@ -16,7 +16,14 @@ from backend.label_studio.server import port_taken
 from tests.label_studio_fixture import executable, free_port
 from tests.story import REPOSITORY
 
-TINY = {"TRAIN_STEPS": "3", "SHORT_SIDE": "128", "TRAIN_CROP": "96", "RETRAIN_AFTER": "4", "GATE_DELTA": "1"}
+TINY = {
+    "TRAIN_STEPS": "3",
+    "SHORT_SIDE": "128",
+    "TRAIN_CROP": "96",
+    "RETRAIN_AFTER": "4",
+    "GATE_DELTA": "1",
+    "GATE_MOST_WRONG": "1",
+}
 
 
 def demo(home: Path, *arguments: str) -> subprocess.Popen[str]:
