@@ -95,6 +95,7 @@ class Worker:
         if time.monotonic() - self._cleared_away >= CLEAR_AWAY_EVERY_S:
             self._cleared_away = time.monotonic()
             clear_away(now() - WORKFLOWS_KEPT)
+            self.loop.store.clear_unfinished()
         self._attempt("following the serving pair", self._follow_pair, rest_s=FOLLOW_AGAIN * self.loop.settings.poll_s)
 
     def _order(self, pool_changed: bool) -> None:

@@ -7,8 +7,9 @@ import hashlib
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -18,6 +19,8 @@ _BLOCK = 1 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _KIND = re.compile(r"[a-z][a-z0-9_-]*")
 _SUFFIX = re.compile(r"(\.[a-z0-9]{1,16})?")
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}")  # as `whole_or_absent` names what it writes
+UNFINISHED_S = 6 * 3600.0  # nobody writes one file for as long
 
 
 class Stored(NamedTuple):
@@ -218,6 +221,16 @@ class FileStore:
             if hashlib.sha256(data).hexdigest() != sha256:
                 raise StoredFileCorrupt(f"{file}: changed while it was read; try again")
         return data
+
+    def clear_unfinished(self) -> int:
+        """Remove what writers that were killed have left, once it is UNFINISHED_S old; how many files."""
+        cleared = 0
+        for path in self.root.rglob(".*"):
+            with suppress(FileNotFoundError):  # its writer has just ended
+                if _UNFINISHED.fullmatch(path.name) and time.time() - path.stat().st_mtime > UNFINISHED_S:
+                    path.unlink()
+                    cleared += 1
+        return cleared
 
     def missing(self, files: Iterable[str]) -> list[str]:
         """Which of these files the store lacks, by their names alone: the far store where there is one, else here."""
