@@ -50,7 +50,7 @@ class GateConfig:
     pooled_delta: float = 0.1
     class_delta: float = 0.2
     calibration_delta: float = 0.01
-    most_wrong: float = 0.25
+    most_wrong: float = 0.2
     resamples: int = 1000
     min_class_n: int = 30
     confidence: float = 0.95

@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     retrain_cooldown_s: float = Field(default=3600.0, ge=0, description="least time between two retrainings")
     gate_delta: float = Field(default=0.02, ge=0, description="how much worse still counts as not worse")
     gate_most_wrong: float = Field(
-        default=0.25, ge=0, le=1, description="share of new infected labels that must be shown not to be wrong; 1: any"
+        default=0.2, ge=0, le=1, description="share of new infected labels that must be shown not to be wrong; 1: any"
     )
     poll_s: float = Field(default=10.0, gt=0, description="the worker asks Label Studio at least this often")
 

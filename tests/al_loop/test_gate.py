@@ -138,7 +138,7 @@ def test_labels_that_look_wrong_are_refused_and_what_to_do_is_said():
     ]
     verdicts = [gate(Judged(report(0.7), {}), Judged(report(0.7), {}, audit)) for audit in audits]
     assert [verdict.promote for verdict in verdicts] == [True, False, False, False]
-    assert any("at most 9%: shown to be less than 25%" in reason for reason in verdicts[0].reasons)
+    assert any("at most 9%: shown to be less than 20%" in reason for reason in verdicts[0].reasons)
     assert "32% seem to be labelled wrong (20% not as infected, 12% as another stage)" in verdicts[1].reasons[0]
     assert "have them read again" in verdicts[1].reasons[0]
     assert "review more cells" in verdicts[2].reasons[0]

@@ -13,7 +13,7 @@ from backend.instances import CLASS_INDEX, Instances
 SIZE = (100, 1000)
 RED, RING, SCHIZONT = (CLASS_INDEX[name] for name in ("red blood cell", "ring", "schizont"))
 NOTHING = np.zeros((0, 4), dtype=np.float32)
-MOST = 0.25
+MOST = 0.2
 
 
 def cells(*named: tuple[int, int], score: float = 0.8) -> Instances:
