@@ -29,7 +29,7 @@ from backend.overlap import intersection_over_area, iou_matrix, match_one_to_one
 
 Floats = NDArray[np.float64]
 CALLED = 0.2  # P(infected) from which a cell is asked about
-LEAST = 10  # cells of one stage without which it is not looked at by itself
+LEAST = 5  # cells of one stage without which it is not looked at by itself
 STAGES = tuple(CLASSES[index] for index in INFECTED_INDEX)
 OTHER = len(STAGES)  # an answer: any other class, or no cell at all
 ANSWER = np.full(len(CLASSES) + 1, OTHER, dtype=np.int64)  # by class; the last one is for no cell
