@@ -27,6 +27,7 @@ def faults(
     label_studio: Annotated[
         Studio, typer.Option(help="The real one restarts in seconds, the stand-in in no time.")
     ] = Studio.stand_in,
+    soak: Annotated[bool, typer.Option(help="Ask the server 1000 times afterwards: it may keep nothing.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
     """Kill processes, cut connections, damage files while an expert works; then mend it and look whether all is right.
@@ -56,6 +57,7 @@ def faults(
             only=only,
             database_url=database_url,
             label_studio=program,
+            soaks=soak and only is None,
             on_progress=console.reporter(advance),
         )
     if not as_json:

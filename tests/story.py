@@ -30,6 +30,7 @@ from backend.credentials import load_credentials
 from backend.label_studio.label_config import parse
 from backend.label_studio.protocol import Task
 from backend.label_studio.regions import from_regions
+from backend.label_studio.transport import trusted
 from backend.settings import Settings
 from backend.store import FileStore
 from db import images, labels, projects, reviews
@@ -81,7 +82,7 @@ class Story:
         credentials = self.loop.credentials
         login = (credentials.basic_user, credentials.basic_password)
         try:
-            answer = httpx.get(f"{self.loop.settings.backend_url}/health", auth=login, timeout=2)
+            answer = httpx.get(f"{self.loop.settings.backend_url}/health", auth=login, timeout=2, verify=trusted())
         except httpx.HTTPError:
             return ""
         return str(answer.json().get("status"))

@@ -81,6 +81,7 @@ def bench_faults(
     only: int | None = None,
     database_url: str = "",
     label_studio: Path | None = None,
+    soaks: bool = True,
     on_progress: Told = lambda done, total, note: None,
     on_round: Callable[[Round], None] = lambda played: None,
 ) -> Settled:
@@ -88,6 +89,7 @@ def bench_faults(
 
     run, modules: how our processes are started, and what they begin with. database_url: of an empty PostgreSQL
     database, emptied again afterwards; "" for SQLite. label_studio: the real one's program; the stand-in without.
+    soaks: whether the server is asked for its memory afterwards.
     Raises CellloopError when the database is not empty, or when something never comes up.
     """
     preload(modules)
@@ -108,8 +110,10 @@ def bench_faults(
                 on_progress(number - 1, rounds, ", ".join(fault.name for fault in faults))
                 played.append(play(installation, expert, number, faults, seed))
                 on_round(played[-1])
+        if not soaks:
+            return Settled(seed, engine, played, None)
         on_progress(rounds, rounds, f"asking the server {REQUESTS} times")
-        return Settled(seed, engine, played, soak(installation) if only is None else None)
+        return Settled(seed, engine, played, soak(installation))
     finally:
         installation.close()
         if database_url:

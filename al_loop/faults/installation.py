@@ -26,6 +26,7 @@ from al_loop.push import push
 from al_loop.rank import rank
 from al_loop.rendered import write_coco_folder
 from backend.credentials import load_credentials
+from backend.label_studio.transport import trusted
 from backend.settings import Settings
 from backend.store import FileStore
 from db import projects
@@ -134,8 +135,9 @@ class Installation:
     def serves(self, port: int | None = None) -> bool:
         """Whether the server, or the one on this port, says that it is up."""
         login = (self.loop.credentials.basic_user, self.loop.credentials.basic_password)
+        address = f"http://127.0.0.1:{port or self.port}/health"
         try:
-            answer = httpx.get(f"http://127.0.0.1:{port or self.port}/health", auth=login, timeout=2.0, trust_env=False)
+            answer = httpx.get(address, auth=login, timeout=2.0, trust_env=False, verify=trusted())
         except httpx.HTTPError:
             return False
         return answer.status_code == 200

@@ -24,6 +24,12 @@ SAME_SCORE = 1e-5
 Said = Counter[tuple[Any, ...]]  # (label, box in whole px) of a field's cells; (label,) of one cell; empty for a skip
 
 
+def unrest(installation: Installation) -> list[Violation]:
+    """Only what is still open: cheap, to be asked again and again until it is worth asking for everything."""
+    with installation.loop.database.session(read_only=True) as session:
+        return list(_quiet(session))
+
+
 def violations(installation: Installation, diary: Diary) -> list[Violation]:
     """Everything that does not hold now. Empty: quiet and right."""
     found: list[Violation] = []

@@ -13,7 +13,7 @@ from al_loop.faults.deaths import DEATHS
 from al_loop.faults.diary import DiaryExpert
 from al_loop.faults.fault import Fault
 from al_loop.faults.installation import Installation
-from al_loop.faults.invariants import violations
+from al_loop.faults.invariants import unrest, violations
 from al_loop.faults.scene import Scene
 from al_loop.faults.troubles import TROUBLES
 from al_loop.faults.violation import Violation
@@ -97,13 +97,18 @@ def settled(scene: Scene, patience_s: float) -> list[Violation]:
     """What is still not right when patience ends; empty as soon as everything is."""
     deadline = time.monotonic() + patience_s
     while True:
+        late = time.monotonic() > deadline
         try:
-            found = violations(scene.installation, scene.expert.diary) if scene.expert.finish() else []
+            found = []
+            if scene.expert.finish():
+                # Everything is asked only when nothing is open: asking takes as much time as the work waited for.
+                found = [] if late else unrest(scene.installation)
+                found = found or violations(scene.installation, scene.expert.diary)
             if not found and not scene.expert.unfinished:
                 return []
         except Exception as error:
             found = [Violation("stuck", f"{type(error).__name__}: {error}")]
-        if time.monotonic() > deadline:
+        if late:
             return found or [Violation("stuck", "the expert cannot finish")]
         for name in scene.installation.start():
             scene.note(f"{name} ended by itself", "any")

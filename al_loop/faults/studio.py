@@ -15,6 +15,7 @@ from al_loop.faults.stand_in import stand_in_server
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.expert import ExpertSession
 from backend.label_studio.server import LabelStudioServer
+from backend.label_studio.transport import trusted
 
 START_S = 120.0
 
@@ -51,7 +52,7 @@ class Studio(ABC):
     def answers(self) -> bool:
         """Whether it is up."""
         try:
-            return httpx.get(f"{self.url}/health", timeout=2.0, trust_env=False).status_code == 200
+            return httpx.get(f"{self.url}/health", timeout=2.0, trust_env=False, verify=trusted()).status_code == 200
         except httpx.HTTPError:
             return False
 
