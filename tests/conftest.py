@@ -27,9 +27,19 @@ LONGEST_FIRST = ("test_bench_faults.py", "test_train_distributed.py", "test_take
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, all others in their order."""
+    """The longest files first, all others in their order; before them what asks the session's real Label Studio.
+
+    Tests of a group run in one process: those of a file, and all that share the one Label Studio.
+    """
     places = {name: place for place, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+    def place(item: pytest.Item) -> int:
+        return -1 if item.get_closest_marker("label_studio") else places.get(item.path.name, len(places))
+
+    items.sort(key=place)
+    for item in items:
+        group = "label studio" if item.get_closest_marker("label_studio") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)

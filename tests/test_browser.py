@@ -14,7 +14,7 @@ from tests.browser import log_in, open_page
 from tests.label_studio_fixture import RunningLabelStudio
 from tests.story import Story, assert_same_truth, pushed_story
 
-pytestmark = [pytest.mark.label_studio, pytest.mark.browser]
+pytestmark = [pytest.mark.alone, pytest.mark.label_studio, pytest.mark.browser]
 
 IN_SQL_WITHIN_S = 2.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from backend.errors import LabelStudioUnavailable, PortInUse
 from backend.label_studio.cell_config import editor_keymap
 from backend.locks import Occupied, exclusive
 
-FIRST_START_S = 300.0  # migrations of an empty database: 20 s on two idle cores, minutes on busy ones
+FIRST_START_S = 300.0  # with migrations, where there is no empty database to copy: minutes on busy processors
 STOP_S = 10.0
 POLL_S = 0.1
 LOG_LINES = 15
@@ -53,6 +54,16 @@ class LabelStudioConfig:
     def data(self) -> Path:
         """Label Studio's own folder: database, uploads, log."""
         return self.home / "label-studio"
+
+    @property
+    def database(self) -> Path:
+        """Everything it knows."""
+        return self.data / "label_studio.sqlite3"
+
+    @property
+    def empty_database(self) -> Path:
+        """Where scripts/environment.sh leaves a migrated database that knows nobody: a first start takes a copy."""
+        return self.executable.parent.parent / "empty.sqlite3"
 
     @property
     def document_root(self) -> Path:
@@ -153,6 +164,9 @@ class LabelStudioServer:
                 f"{config.data}: expected no other Label Studio on this data, one runs; stop it first"
             ) from None
         (config.document_root / "images").mkdir(parents=True, exist_ok=True)
+        if config.empty_database.is_file() and not config.database.exists():
+            copy = Path(shutil.copyfile(config.empty_database, config.database.with_suffix(".new")))
+            copy.replace(config.database)  # whole or not at all
         command = [str(config.executable), "start", "--no-browser"]
         command += ["--internal-host", config.host, "--port", str(config.port)]
         with config.log.open("ab") as log:
