@@ -34,8 +34,9 @@ stage "import contracts" .venv/bin/lint-imports --no-logo
 tests() { .venv/bin/python -m pytest --durations=10 "$@" || { [ $? = 5 ] && [ "$filtered" = yes ]; }; }
 filtered=$([ $# -gt 0 ] && echo yes || echo no)
 
-# What an expert waits for is timed with nothing else running; all the rest runs in two processes, in the groups and in
-# the order of tests/conftest.py: by itself xdist leaves groups with few tests, which take longest, to the end.
-stage "tests" tests -n 2 --dist loadgroup --no-loadscope-reorder -m "not alone" "$@"
+# What an expert waits for is timed with nothing else running; all the rest runs in two processes, each with a Label
+# Studio of its own. Files in the order of tests/conftest.py: by itself xdist leaves those with few tests, which take
+# longest, to the end.
+stage "tests" tests -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" "$@"
 stage "tests alone" tests -m alone "$@"
 printf '\nAll stages passed in %d s\n' "$SECONDS"

@@ -23,23 +23,20 @@ pytest_plugins = ["tests.label_studio_fixture", "tests.story", "tests.trouble"]
 
 
 # They take minutes: first, so that no process is left alone with one of them while the other has nothing to do.
-LONGEST_FIRST = ("test_bench_faults.py", "test_train_distributed.py", "test_takeover.py", "test_train_checkpoint.py")
+LONGEST_FIRST = (
+    "test_bench_faults.py",
+    "test_demo.py",
+    "test_loop.py",
+    "test_train_distributed.py",
+    "test_takeover.py",
+    "test_train_checkpoint.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, all others in their order; before them what asks the session's real Label Studio.
-
-    Tests of a group run in one process: those of a file, and all that share the one Label Studio.
-    """
+    """The longest files first, all others in their order."""
     places = {name: place for place, name in enumerate(LONGEST_FIRST)}
-
-    def place(item: pytest.Item) -> int:
-        return -1 if item.get_closest_marker("label_studio") else places.get(item.path.name, len(places))
-
-    items.sort(key=place)
-    for item in items:
-        group = "label studio" if item.get_closest_marker("label_studio") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture(autouse=True)

@@ -86,7 +86,6 @@ def executable() -> Path:
     return path
 
 
-@pytest.hookimpl(tryfirst=True)  # tests/conftest.py goes by the mark
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test that uses the fixture, so that `-m "not label_studio"` leaves them out."""
     for item in items:
