@@ -52,10 +52,10 @@ def sync(
     since = project.synced_until - OVERLAP if project.synced_until else None
     with loop.database.session(read_only=True) as session:
         newest = reviews.newest_review_id(session)
-        # Before asking which live: a push may be adding some right now.
-        ours: Sequence[OurTask | CellTask] = (
-            cell_tasks.tasks(session, project.id) if project.way == Way.cell else projects.tasks(session, project.id)
-        )
+        ours: Sequence[OurTask | CellTask] = []
+        if sweep:  # before asking which live: a push may be adding some right now
+            of_way = cell_tasks.tasks if project.way == Way.cell else projects.tasks
+            ours = of_way(session, project.id)
     began = clock()
     changed = list(label_studio.tasks_since(project.ls_project_id, since))
     present = label_studio.answered_at

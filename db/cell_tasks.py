@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from db.cells import place_of
 from db.errors import NotFound
-from db.labels import current_labels
+from db.labels import current_label
 from db.models import CellTask, Image, ItemStatus, PredictedCell, Project, Review, ReviewItem, Slot, Way, now
 
 Box = tuple[float, float, float, float]  # xyxy, px
@@ -48,7 +48,7 @@ def asked(session: Session, item_id: int) -> AskedCell | None:
         return None
     image = session.get_one(Image, item.image_id)
     predicted = session.get(PredictedCell, item.predicted_cell_id) if item.predicted_cell_id is not None else None
-    said = next((live for live in current_labels(session, [image.id]) if live.cell_id == item.cell_id), None)
+    said = current_label(session, item.cell_id)
     predicted_box = (predicted.x1, predicted.y1, predicted.x2, predicted.y2) if predicted is not None else None
     drawn = said if said is not None and said.box is not None else None
     box = drawn.box if drawn is not None else predicted_box

@@ -195,6 +195,11 @@ def current_labels(
     return found
 
 
+def current_label(session: Session, cell_id: int) -> LiveLabel | None:
+    """The current answer about one cell, in a time that does not grow with its image's cells; None without any."""
+    return next(_rows(session, _live(None, None, None, None, [cell_id])), None)
+
+
 def thread_labels(session: Session, thread: str) -> list[LiveLabel]:
     """What one annotation says at present, whatever other annotations say. Withdrawn answers are left out."""
     return list(_rows(session, _live(None, thread, None, None)))

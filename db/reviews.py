@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from db.chunks import chunks
 from db.images import lock
@@ -107,11 +107,15 @@ def live_reviews(session: Session, image_id: int) -> Sequence[Review]:
 
 
 def live_of_tasks(session: Session, ls_project_id: int, ls_task_ids: Collection[int]) -> Sequence[Review]:
-    """The last state of every thread of these Label Studio tasks that is not withdrawn, oldest first."""
+    """The last state of every thread of these Label Studio tasks that is not withdrawn, oldest first.
+
+    A sync asks for the tasks of the last minute again and again: their content, which is long, is read when used.
+    """
     found: list[Review] = []
     for chunk in chunks(ls_task_ids):
         of_tasks = (Review.ls_project_id == ls_project_id, Review.ls_task_id.in_(chunk))
-        found += session.scalars(_last_states(*of_tasks).where(Review.status != ReviewStatus.withdrawn))
+        live = _last_states(*of_tasks).where(Review.status != ReviewStatus.withdrawn)
+        found += session.scalars(live.options(defer(Review.content)))
     return sorted(found, key=lambda review: review.id)
 
 

@@ -24,6 +24,8 @@ from db.errors import UnusableDatabase
 
 BUSY_TIMEOUT_MS = 30_000
 LOOK_S = 0.001  # between two looks whether another process has ended its writing
+LONG_S = 0.005  # who has kept others from writing for so long lets them go first, for GAP_S:
+GAP_S = 4 * LOOK_S  # a sync takes one transaction after the other, and webhooks waited for a dozen of them
 # The server answers from about 40 threads. More connections than this make all of them slower: with 50, fifty experts
 # who asked at once waited up to 174 ms (99 of 100), with 16 up to 74 ms, on two cores.
 POOL = {"pool_size": 8, "max_overflow": 8}
@@ -123,6 +125,8 @@ class Database:
         self._reading = self.engine.execution_options(read_only=True, postgresql_readonly=True)
         if self.engine.dialect.name == "postgresql":  # as on SQLite: what is read is one moment of the record
             self._reading = self._reading.execution_options(isolation_level="REPEATABLE READ")
+        self._one_writes = self.engine.dialect.name == "sqlite"
+        self._written = threading.local()  # of each thread: when its last long transaction ended
 
     @contextmanager
     def session(self, *, read_only: bool = False) -> Iterator[Session]:
@@ -131,9 +135,17 @@ class Database:
         Rows stay readable afterwards. A read-only session sees one moment, never waits for writers, and is refused
         any write.
         """
-        engine = self._reading if read_only else self.engine
-        with Session(engine, expire_on_commit=False) as session, session.begin():
+        if read_only:
+            with Session(self._reading, expire_on_commit=False) as session, session.begin():
+                yield session
+            return
+        if self._one_writes:
+            time.sleep(max(0.0, getattr(self._written, "at", 0.0) + GAP_S - time.monotonic()))
+        began = time.monotonic()
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
+        if time.monotonic() - began > LONG_S:
+            self._written.at = time.monotonic()
 
     def dispose(self) -> None:
         """Close every pooled connection."""
