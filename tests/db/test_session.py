@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -12,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from db import images, inbox, reviews
 from db.errors import UnusableDatabase
 from db.models import Cell, InboxEvent
-from db.session import Database, parse_url
+from db.session import GAP_S, LONG_S, Database, parse_url
 from tests import builders
 
 
@@ -82,6 +83,16 @@ def test_sqlite_write_transactions_begin_immediate(sqlite_database: Database) ->
             raw.execute("PRAGMA busy_timeout = 30000")
         with sqlite_database.session(read_only=True) as reader:  # a reader never waits
             assert images.counts(reader)["train"] == 0
+
+
+def test_on_sqlite_who_wrote_for_long_lets_others_write_before_it_writes_again(sqlite_database: Database) -> None:
+    with sqlite_database.session() as session:
+        builders.add_image(session, "one.png")
+        time.sleep(2 * LONG_S)
+    ended = time.monotonic()
+    with sqlite_database.session() as session:
+        builders.add_image(session, "two.png")
+        assert time.monotonic() - ended >= GAP_S
 
 
 def test_sqlite_settings(sqlite_database: Database) -> None:
