@@ -89,10 +89,10 @@ def test_on_sqlite_who_wrote_for_long_lets_others_write_before_it_writes_again(s
     with sqlite_database.session() as session:
         builders.add_image(session, "one.png")
         time.sleep(2 * LONG_S)
-    ended = time.monotonic()
+        ending = time.monotonic()
     with sqlite_database.session() as session:
         builders.add_image(session, "two.png")
-        assert time.monotonic() - ended >= GAP_S
+        assert time.monotonic() - ending >= GAP_S
 
 
 def test_sqlite_settings(sqlite_database: Database) -> None:
