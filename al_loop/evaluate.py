@@ -159,6 +159,6 @@ def store_evaluation(
         "reliability_by_image": {group: curve.images_to_json() for group, curve in curves.items()},
     }
     if labels is not None:
-        content["new_labels"] = asdict(labels)
+        content["label_audit"] = asdict(labels)
     with database.session() as session:
         return add_evaluation(session, pair_id, RULER, ruler.sha256, content, rows).id

@@ -89,7 +89,7 @@ class Judged:
     def from_json(cls, stored: Mapping[str, Any]) -> Judged:
         """As `al_loop/evaluate.py` stores it."""
         curves = {name: Reliability.from_json(rows) for name, rows in stored.get("reliability_by_image", {}).items()}
-        audit = stored.get("new_labels")
+        audit = stored.get("label_audit")
         return cls(EvaluationReport.from_json(stored), curves, None if audit is None else LabelAudit(**audit))
 
 

@@ -35,7 +35,7 @@ def test_new_labels_that_contradict_the_serving_pair_are_refused(loop: Loop, fli
     evaluation_id = evaluate_candidate(loop, candidate, bench=bench)
     assert evaluation_id is not None
     with loop.database.session(read_only=True) as session:
-        found = evaluations.get_evaluation(session, evaluation_id).report["new_labels"]
+        found = evaluations.get_evaluation(session, evaluation_id).report["label_audit"]
     assert (found["asked"], found["test_asked"]) == (16, TEST_IMAGES)
     assert (found["missed"] > 0.9) == flipped
     verdict = judge(loop, candidate, evaluation_id)
