@@ -2,7 +2,7 @@
 
 No server error, no status, type or shape that is not described, nothing without its secret.
 CELLLOOP_CASES is how many of each an operation gets; the test run makes few, always the same:
-`CELLLOOP_CASES=200 pytest tests/backend/test_api_schema.py` makes some ten thousand.
+`CELLLOOP_CASES=200 pytest --timeout=7200 tests/backend/test_api_schema.py` makes some ten thousand.
 """
 
 from __future__ import annotations
