@@ -24,7 +24,7 @@ from al_loop.label_audit import Claims, audit, claims
 from al_loop.labelled_files import LabelledFile
 from al_loop.simulate_features import Proposals, propose_all
 from al_loop.simulate_heads import Heads, fit_heads, inputs_of, prior
-from al_loop.simulate_pool import Reduction, answers_to
+from al_loop.simulate_pool import Reduction, answers_to, as_instances
 from backend.errors import NotEnoughData
 from backend.history.intervals import wilson
 from backend.instances import Instances
@@ -47,14 +47,8 @@ class Field:
 
     def seen(self, heads: Heads) -> Instances:
         """What these heads make of the proposals."""
-        shares = heads.look(self.inputs).probabilities
-        return Instances(
-            image_size=(self.image.height, self.image.width),
-            boxes=self.proposals.boxes,
-            labels=shares.argmax(axis=1).astype(np.int64),
-            scores=shares.max(axis=1, initial=0.0).astype(np.float32),
-            probabilities=shares.astype(np.float32),
-        )
+        size = (self.image.height, self.image.width)
+        return as_instances(size, self.proposals.boxes, heads.look(self.inputs).probabilities)
 
 
 def benchmark_heads(

@@ -93,7 +93,7 @@ class LabelAudit:
             f"new labels: of {self.asked} cells that the serving pair calls infected, {wrong:.0%} seem to be labelled "
             f"wrong ({self.missed:.0%} not as infected, {self.renamed:.0%} as another stage), at most {self.high:.0%}"
         )
-        if self.stage_low > MOST_OF_STAGE:
+        if self.stage_low > max(most, MOST_OF_STAGE):
             return (
                 f"{said}; of {self.stage_asked} that it calls {self.stage}, {self.stage_wrong:.0%}, at least "
                 f"{self.stage_low:.0%}: many look wrong; have them read again (cellloop suspicious), or promote by hand"

@@ -69,6 +69,19 @@ def answers_to(boxes: NDArray[np.float32], image: LabelledImage) -> NDArray[np.i
     return answers
 
 
+def as_instances(
+    image_size: tuple[int, int], boxes: NDArray[np.float32], probabilities: NDArray[np.float64]
+) -> Instances:
+    """Proposals, boxes (N, 4) xyxy px, with what is said of them, (N, len(CLASSES)), each as its likeliest class."""
+    return Instances(
+        image_size=image_size,
+        boxes=boxes,
+        labels=probabilities.argmax(axis=1).astype(np.int64),
+        scores=probabilities.max(axis=1, initial=0.0).astype(np.float32),
+        probabilities=probabilities.astype(np.float32),
+    )
+
+
 @dataclass(frozen=True)
 class Exam:
     """The images that are measured. inputs: (M, D) of their proposals, image after image."""
@@ -83,13 +96,7 @@ class Exam:
         """AP50 of each channel that occurs, by the product's own metric. probabilities: (M, len(CLASSES))."""
         ends = np.cumsum([len(each) for each in self.proposals])[:-1]
         seen = [
-            Instances(
-                image_size=truth.image_size,
-                boxes=each.boxes,
-                labels=part.argmax(axis=1).astype(np.int64),
-                scores=part.max(axis=1, initial=0.0).astype(np.float32),
-                probabilities=part.astype(np.float32),
-            )
+            as_instances(truth.image_size, each.boxes, part)
             for truth, each, part in zip(self.truths, self.proposals, np.split(probabilities, ends), strict=True)
         ]
         once = np.ones((1, len(self.truths)), dtype=np.int64)

@@ -127,3 +127,4 @@ def test_labels_wrong_all_in_the_same_way_stand_out_among_the_cells_called_so() 
     sentence, bad = found.sentence(MOST)
     assert bad
     assert "of 20 that it calls ring" in sentence
+    assert not found.sentence(1.0)[1], "who lets any share pass means this one, too"
