@@ -117,10 +117,13 @@ def benchmark_poison(
         base.database.dispose()  # SQLite then writes all of it into the one file that is copied
         bench = Bench(base.store, base.settings.device)
         for place, arm in enumerate(arms):
-            report(number * len(arms) + place, len(seeds) * len(arms), f"seed {seed}, {arm} labels")
+            told = f"seed {seed}, {arm} labels"
+            report(number * len(arms) + place, len(seeds) * len(arms), told)
             shutil.copy(home / "base.db", home / f"{arm}.db")
             verdict, changed = _turn(_loop(home, home / f"{arm}.db", settings), bench, dealt, arm, seed)
             found.append({"seed": seed, "labels": arm, "changed": changed} | asdict(verdict))
+            said = "promoted" if verdict.promote else "refused"
+            report(number * len(arms) + place + 1, len(seeds) * len(arms), f"{told}: {said}")
     promoted = {arm: sum(bool(each["promote"]) for each in found if each["labels"] == arm) for arm in arms}
     return {"seeds": len(seeds), "promoted": promoted, "arms": found}
 

@@ -27,7 +27,7 @@ from al_loop.train_distributed import Ranks, current_ranks
 from al_loop.train_images import OnImages, image_files, load_images, require_cells
 from al_loop.train_model import FrozenTrunk, losses_on, start_model
 from al_loop.train_provenance import provenance
-from al_loop.train_step import MovingAverage, gradients, make_optimizer, set_rates
+from al_loop.train_step import MovingAverage, gradients, make_optimizer, room_for_the_detector, set_rates
 from al_loop.trunk_features import ViewDraws
 from backend.detect import save_detector
 from backend.errors import CellloopError, TrainingDiverged
@@ -63,6 +63,7 @@ class TrainedModel:
     seconds: float  # in this process: less than the whole after a resume
 
 
+@room_for_the_detector()
 def train(
     config: TrainingConfig,
     samples: Sequence[TrainingSample],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from al_loop.train_batches import Shown
 from al_loop.train_checkpoint import Standing
 from al_loop.train_config import TrainingConfig
 from backend.backbones import TRUNKS
-from backend.errors import OutOfMemory
+from backend.errors import CellloopError, OutOfMemory
 
 log = logging.getLogger("cellloop.train")
 
@@ -93,6 +94,20 @@ def _accumulated(losses_of: Losses, crops: Sequence[Shown], total: int, micro_ba
         for name, value in losses.items():
             values[name] = values.get(name, 0) + value.detach()
     return values
+
+
+@contextmanager
+def room_for_the_detector() -> Iterator[None]:
+    """Raise OutOfMemory where memory ends outside of a step's crops: on loading, in the optimizer, on resuming."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, CellloopError) or not out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            "training: expected memory for the detector and its optimizer, there is not enough; stop what else uses "
+            f"it (on a GPU, see nvidia-smi), or train elsewhere ({str(error).split(chr(10))[0]})"
+        ) from error
 
 
 def out_of_memory(error: BaseException) -> bool:

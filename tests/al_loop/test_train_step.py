@@ -105,6 +105,23 @@ def test_memory_for_not_even_one_crop_is_said_and_other_errors_stay() -> None:
         gradients(failing(RuntimeError("wrong shape")), [], crops, 2, Standing(0, 2))
 
 
+def test_no_memory_for_the_detector_itself_is_said_too(
+    samples: list[TrainingSample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(error: Exception) -> None:
+        def start(*args: object) -> None:
+            raise error
+
+        monkeypatch.setattr(train_module, "start_model", start)
+
+    failing(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 14.00 MiB"))
+    with pytest.raises(OutOfMemory, match=r"the detector and its optimizer.*14\.00 MiB"):
+        train(TINY, samples, out=tmp_path)
+    failing(RuntimeError("wrong shape"))
+    with pytest.raises(RuntimeError, match="wrong shape"):
+        train(TINY, samples, out=tmp_path)
+
+
 def test_the_smaller_batch_outlives_a_kill(
     samples: list[TrainingSample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
