@@ -12,15 +12,13 @@ import threading
 import time
 
 from al_loop.context import Loop
-from al_loop.sync import sync
+from al_loop.sync import pause_after, sync
 from backend.credentials import load_credentials
 from backend.errors import CellloopError
 from backend.settings import Settings
 from backend.store import FileStore
 from db import inbox, projects
 from db.session import Database
-
-TICK_S = 0.2  # as the worker
 
 
 def run(loop: Loop, stop: threading.Event) -> dict[str, float]:
@@ -29,15 +27,16 @@ def run(loop: Loop, stop: threading.Event) -> dict[str, float]:
     told = {"syncs": 0.0, "seconds": 0.0, "errors": 0.0}
     next_poll = 0.0
     while True:
-        last = stop.is_set()
+        woke, last = time.monotonic(), stop.is_set()
         with loop.database.session(read_only=True) as session:
-            events = [event.id for event in inbox.unhandled(session)]
+            unhandled = inbox.unhandled(session)
+            events, named = [event.id for event in unhandled], inbox.named_tasks(session, unhandled)
             known = projects.projects(session, studio.url)
         if events or last or time.monotonic() >= next_poll:
             began = time.monotonic()
             try:
                 for project in known:
-                    sync(loop, studio, project, sweep=False)
+                    sync(loop, studio, project, sweep=False, named=named.get(project.ls_project_id, ()))
             except CellloopError as error:
                 told["errors"] += 1
                 print(error, file=sys.stderr, flush=True)
@@ -48,7 +47,7 @@ def run(loop: Loop, stop: threading.Event) -> dict[str, float]:
             next_poll = time.monotonic() + loop.settings.poll_s
         if last:
             return told
-        stop.wait(TICK_S)
+        stop.wait(pause_after(time.monotonic() - woke))
 
 
 def main(arguments: str) -> None:

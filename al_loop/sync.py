@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 
 from sqlalchemy.orm import Session
@@ -31,6 +31,14 @@ log = logging.getLogger("cellloop.sync")
 
 # Tasks changed this long before the cursor are read again: Label Studio stamps a task before it commits it.
 OVERLAP = timedelta(seconds=60)
+# Between two readings. Each reads the last minute again, so many experts would keep one busy without end, and it shares
+# its processor with the server they wait for; a second at most, as a label is to be in SQL within two.
+LEAST_PAUSE_S, MOST_PAUSE_S, PAUSES = 0.2, 1.0, 2.0
+
+
+def pause_after(worked_s: float) -> float:
+    """Seconds to rest after so many seconds of work: twice as long, within limits."""
+    return min(max(PAUSES * worked_s, LEAST_PAUSE_S), MOST_PAUSE_S)
 
 
 def sync(
@@ -39,12 +47,14 @@ def sync(
     project: Project,
     *,
     sweep: bool = True,
+    named: Collection[int] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> SyncReport:
     """Read everything that changed in this project since the last sync into SQL.
 
-    sweep: also look for tasks deleted in Label Studio, which needs the ids of all of them. clock: seconds, to time
-    the reading. The cursor moves only after everything before it is committed.
+    sweep: also look for tasks deleted in Label Studio, which needs the ids of all of them. named: tasks that webhooks
+    were about; they are read whatever time Label Studio stamps on them. clock: seconds, to time the reading.
+    The cursor moves only after everything before it is committed.
     Raises LabelStudioUnavailable, LabelStudioRefused.
     """
     report = SyncReport()
@@ -62,6 +72,9 @@ def sync(
     if since is not None and present is not None and present < since:
         # Its clock was put back: what changed since then bears times that we took for read.
         changed = list(label_studio.tasks_since(project.ls_project_id))
+    # What was stamped while a clock was wrong, and is right again, lies before the cursor.
+    elsewhen = sorted(set(named).difference(task.id for task in changed))
+    changed += [task for number in elsewhen if (task := label_studio.task(number)) is not None]
     reading = timedelta(seconds=clock() - began)
     emails = label_studio.users() if any(task.annotations for task in changed) else {}
     for task in _with_something_new(loop, project, changed):

@@ -26,7 +26,7 @@ from al_loop.preannotate_pool import preannotate_images
 from al_loop.push import push
 from al_loop.rank import rank
 from al_loop.rerank import rerank
-from al_loop.sync import sync
+from al_loop.sync import pause_after, sync
 from al_loop.trigger import ask_for_retraining, open_when_due
 from al_loop.watch_canary import watch_canary
 from al_loop.watch_drift import check_drift_when_due
@@ -42,7 +42,6 @@ from db.models import Project, ReviewStatus, RunStatus, now
 
 log = logging.getLogger("cellloop.worker")
 
-TICK_S = 0.2  # an expert's label is to be in SQL well within two seconds
 SWEEP_EVERY = 6  # polls between two looks for deleted tasks
 RETRAINED_ROLE = "infected"
 # Reviews that give something back to the pool: only a ranking finds it again.
@@ -66,6 +65,9 @@ class Worker:
         self.pairs = pairs or PairCache(loop.database, loop.store, loop.settings.device)
         self._next_poll = 0.0
         self._polls = 0
+        self._named: dict[
+            int, set[int]
+        ] = {}  # Label Studio's project -> tasks that webhooks named, until they are read
         self._following: WorkflowHandle[dict[str, Any]] | None = None
         self._unreadable: set[int] = set()
         self._read_again = 0.0  # when what could not be predicted is tried again
@@ -127,7 +129,10 @@ class Worker:
     def _sync(self) -> set[str]:
         """What became of annotations since the last time: statuses of reviews; empty when nothing is due or new."""
         with self.loop.database.session(read_only=True) as session:
-            events = [(event.id, event.action) for event in inbox.unhandled(session)]
+            unhandled = inbox.unhandled(session)
+            events = [(event.id, event.action) for event in unhandled]
+            for ls_project_id, tasks in inbox.named_tasks(session, unhandled).items():
+                self._named.setdefault(ls_project_id, set()).update(tasks)
             asked = inbox.asked(session)
             known = projects.projects(session, self.studio.url)
         if not events and time.monotonic() < self._next_poll:
@@ -142,7 +147,9 @@ class Worker:
         for project in known:
 
             def read(project: Project = project) -> bool:
-                report = sync(self.loop, self.studio, project, sweep=sweep)
+                named = self._named.get(project.ls_project_id, set())
+                report = sync(self.loop, self.studio, project, sweep=sweep, named=named)
+                named.clear()
                 if report.changed:
                     came.update(report.reviews)
                     log.info("synced %s", report.to_json())
@@ -275,8 +282,9 @@ def _be_steward(loop: Loop, stop: threading.Event) -> None:
             worker = Worker(loop, runtime().pairs)
             log.info("this worker syncs, ranks and starts retrainings")
             while not stop.is_set() and held():
+                began = time.monotonic()
                 worker.tick()
-                stop.wait(TICK_S)
+                stop.wait(pause_after(time.monotonic() - began))
     except Occupied:
         return
     except SQLAlchemyError as error:

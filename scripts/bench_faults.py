@@ -24,6 +24,9 @@ def faults(
     database_url: Annotated[
         str, typer.Option(help="An empty PostgreSQL database; default: SQLite in a temporary folder.")
     ] = "",
+    restart_database: Annotated[
+        str, typer.Option(help="The command that restarts that PostgreSQL; without one, its connections break.")
+    ] = "",
     label_studio: Annotated[
         Studio, typer.Option(help="The real one restarts in seconds, the stand-in in no time.")
     ] = Studio.stand_in,
@@ -36,6 +39,7 @@ def faults(
 
     Example: cellloop bench faults --rounds 200 --seed 7
     """
+    import shlex
     import tempfile
     from pathlib import Path
 
@@ -56,6 +60,7 @@ def faults(
             seed=seed,
             only=only,
             database_url=database_url,
+            restart_database=shlex.split(restart_database),
             label_studio=program,
             soaks=soak and only is None,
             on_progress=console.reporter(advance),

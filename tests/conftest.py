@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,17 @@ def _memory() -> str | None:
     return shared if os.path.isdir(shared) and shutil.disk_usage(shared).free > 2 * 1024**3 else None
 
 
+@dataclass(frozen=True)
+class PostgresServer:
+    """url: of its database for administration. restart: the command that lets it crash and come back."""
+
+    url: str
+    restart: list[str]
+
+
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """Address of a real PostgreSQL server of our own, reachable through a socket in its own folder."""
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server of our own, reachable through a socket in its own folder."""
     tools = _postgres_tools()
     if tools is None:
         missing = "no PostgreSQL server here: expected initdb on the PATH or in /usr/lib/postgresql"
@@ -78,8 +87,9 @@ def postgres_url() -> Iterator[str]:
     if as_root:
         shutil.chown(folder, "postgres")
 
+    prefix = ["runuser", "-u", "postgres", "--"] if as_root else []
+
     def run(*command: str) -> None:
-        prefix = ["runuser", "-u", "postgres", "--"] if as_root else []
         done = subprocess.run(
             [*prefix, *command], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, timeout=120, check=False,
@@ -94,11 +104,29 @@ def postgres_url() -> Iterator[str]:
             "--locale=C", "--no-sync")  # fmt: skip
         run(str(tools / "pg_ctl"), "-D", str(data), "-l", str(log), "-w", "-o", settings, "start")
         try:
-            yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
+            again = [
+                *prefix,
+                str(tools / "pg_ctl"),
+                "-D",
+                str(data),
+                "-l",
+                str(log),
+                "-m",
+                "immediate",
+                "-w",
+                "restart",
+            ]
+            yield PostgresServer(f"postgresql+psycopg://postgres@/postgres?host={folder}", again)
         finally:
             run(str(tools / "pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """Address of that server."""
+    return postgres_server.url
 
 
 @pytest.fixture(scope="session")

@@ -87,6 +87,26 @@ class Story:
             return ""
         return str(answer.json().get("status"))
 
+    def predicted_by(self, ls_task_id: int) -> str:
+        """The pair whose answer the backend has for this task, as Label Studio asks it."""
+        credentials, studio = self.loop.credentials, self.label_studio.client()
+        task = studio.task(ls_task_id)
+        assert task is not None
+        answer = httpx.post(
+            f"{self.loop.settings.backend_url}/predict",
+            json={
+                "tasks": [{"id": task.id, "data": task.data}],
+                "project": f"{self.project.ls_project_id}.0",
+                "label_config": self.project.label_config,
+                "params": {},
+            },
+            auth=(credentials.basic_user, credentials.basic_password),
+            timeout=30,
+            verify=trusted(),
+        )
+        [result] = answer.raise_for_status().json()["results"]
+        return str(result["model_version"])
+
     def wait_for(self, condition: Callable[[], bool], timeout_s: float, what: str) -> float:
         """Seconds until the condition held. Fails with the logs' ends when it does not."""
         began = time.monotonic()

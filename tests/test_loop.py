@@ -15,6 +15,7 @@ import pytest
 
 from al_loop.formats.detect import truth_by_sha256
 from al_loop.push import push
+from al_loop.rollback import rollback
 from al_loop.scripted_cells import review_next_cell
 from al_loop.scripted_expert import review_next
 from al_loop.sync import sync
@@ -229,6 +230,37 @@ def test_a_retraining_is_decided_promoted_and_served_without_a_restart(story: St
     setup = client.transport.get("/api/ml/", project=project.ls_project_id)
     assert setup[0]["state"] == "CO", "Label Studio still finds our backend connected"
     assert story.health() == "UP"
+    assert_same_truth(story)
+
+
+def test_a_rollback_is_instant_and_brings_predictions_order_and_version_back(story: Story) -> None:
+    """The server still was never told anything; the worker may be quicker than the rollback itself in telling all."""
+    client, project = story.label_studio.client(), story.project
+    with story.loop.database.session(read_only=True) as session:
+        better = versions.active_pair(session)
+    assert better is not None
+    report = rollback(story.loop, "infected", reason="the story turns back")
+    assert report.replaced == better.infected_id
+    assert not [left for left in report.left if "has never seen" in left], "what it had predicted is still there"
+    with story.loop.database.session(read_only=True) as session:
+        before = versions.active_pair(session)
+        assert before is not None
+        assert before.infected_id == report.active != better.infected_id
+        pending, rows = queue.pending(session), projects.tasks(session, project.id)
+    image_of = {row.ls_task_id: row.image_id for row in rows}
+    task_of = {image_id: ls_task_id for ls_task_id, image_id in image_of.items()}
+    fields = [item.image_id for item in pending if item.way == Way.field and item.image_id in task_of]
+    assert story.predicted_by(task_of[fields[0]]) == before.name
+
+    def shown() -> bool:
+        return client.project(project.ls_project_id).model_version == before.name
+
+    story.wait_for(shown, 0.1 if report.shown else 30, "the pair before in Label Studio")
+    assert set(client.prediction_ids(project.ls_project_id, before.name)) >= {task_of[image_id] for image_id in fields}
+    served = story.label_studio.expert().next_task(project.ls_project_id)
+    assert served is not None
+    assert {prediction.model_version for prediction in served.predictions} == {before.name}
+    assert image_of[served.id] == fields[0], "in the order of the pair before"
     assert_same_truth(story)
 
 

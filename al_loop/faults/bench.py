@@ -80,6 +80,7 @@ def bench_faults(
     seed: int = 1,
     only: int | None = None,
     database_url: str = "",
+    restart_database: Sequence[str] = (),
     label_studio: Path | None = None,
     soaks: bool = True,
     on_progress: Told = lambda done, total, note: None,
@@ -88,7 +89,8 @@ def bench_faults(
     """Play the rounds, or only one of them, in this folder.
 
     run, modules: how our processes are started, and what they begin with. database_url: of an empty PostgreSQL
-    database, emptied again afterwards; "" for SQLite. label_studio: the real one's program; the stand-in without.
+    database, emptied again afterwards; "" for SQLite. restart_database: the command that does it to that PostgreSQL;
+    () where only its connections are cut. label_studio: the real one's program; the stand-in without.
     soaks: whether the server is asked for its memory afterwards.
     Raises CellloopError when the database is not empty, or when something never comes up.
     """
@@ -99,7 +101,7 @@ def bench_faults(
     if database_url and not pending(url):
         raise CellloopError("expected an empty database, got one with tables of ours; give the address of another")
     studio = StandIn(folder) if label_studio is None else _real(label_studio, home)
-    installation = Installation(folder, url, studio, run)
+    installation = Installation(folder, url, studio, run, restart_database)
     try:
         on_progress(0, rounds, "preparing an installation")
         installation.prepare()

@@ -101,12 +101,17 @@ def out_of_memory(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def clock_back(scene: Scene) -> Iterator[None]:
-    """All clocks jump back an hour, Label Studio's as well; they are put right when the next round begins."""
+    """All clocks jump back an hour, Label Studio's as well; put right at once, or when the next round begins."""
     installation = scene.installation
     for child in (installation.server, *installation.workers):
         child.arm(clock_s=-HOUR_S)
     installation.studio.jump(-HOUR_S)
-    yield
+    if scene.rng.random() < 0.5:
+        yield
+        return
+    with scene.soon(installation.clocks_right):  # maybe between two readings, with an answer in between
+        yield
+    scene.note("and right again")
 
 
 @contextmanager

@@ -54,10 +54,16 @@ TINY: dict[str, Any] = {
 
 
 class Installation:
-    """loop: the harness's own view, past every proxy but that to Label Studio's address (projects go by it)."""
+    """loop: the harness's own view, past every proxy but that to Label Studio's address (projects go by it).
 
-    def __init__(self, folder: Path, database_url: str, studio: Studio, run: Run) -> None:
+    restart_database: the command that restarts PostgreSQL, if anybody said.
+    """
+
+    def __init__(
+        self, folder: Path, database_url: str, studio: Studio, run: Run, restart_database: Sequence[str] = ()
+    ) -> None:
         self.folder, self.studio, self._run = folder, studio, run
+        self.restart_database = restart_database
         self.home = folder / "home"
         self.source = folder / "source"
         self.port = any_port()
@@ -129,7 +135,7 @@ class Installation:
     def clocks_right(self) -> None:
         """Put every clock right."""
         for child in (self.server, *self.workers):
-            child.disarm()
+            child.disarm("clock_s")
         self.studio.jump(0.0)
 
     def serves(self, port: int | None = None) -> bool:

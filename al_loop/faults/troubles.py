@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from sqlalchemy.engine import make_url
@@ -135,13 +136,24 @@ def postgres_cut(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def postgres_restarts(scene: Scene) -> Iterator[None]:
-    """PostgreSQL cuts everybody off and takes nobody for a while."""
-    proxy = scene.installation.to_database
+    """PostgreSQL goes down in the middle of everything and comes back: really, where the harness knows how."""
+    restart, proxy = scene.installation.restart_database, scene.installation.to_database
     assert proxy is not None
+    if restart:
+        with scene.soon(lambda: _really(scene, restart), 1.0):
+            yield
+        return
     time.sleep(scene.rng.uniform(0.0, 0.5))
-    proxy.down()
+    proxy.down()  # cuts everybody off, and takes nobody for a while
     with scene.soon(proxy.up, 4.0):
         yield
+
+
+def _really(scene: Scene, command: Sequence[str]) -> None:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+    scene.note("really" if done.returncode == 0 else f"failed: {(done.stderr or done.stdout).strip()[-200:]}")
+    if done.returncode:
+        scene.violate("stuck", f"{' '.join(command)} ended with {done.returncode}")
 
 
 TROUBLES: tuple[Fault, ...] = (

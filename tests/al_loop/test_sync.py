@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from al_loop.push import push
 from al_loop.rank import rank
 from al_loop.record_review import SyncReport
-from al_loop.sync import sync
+from al_loop.sync import pause_after, sync
 from backend.errors import LabelStudioUnavailable
 from db import cells, labels, projects, queue, reviews
 from db.models import Action, LabelRevision, Review, ReviewStatus
@@ -253,3 +254,27 @@ def test_a_task_that_is_none_of_ours_is_left_alone(workshop: Workshop) -> None:
     assert said(workshop) == set()
     with workshop.database.session(read_only=True) as session:
         assert all(not cells.cells_by_key(session, image_id).get("byhand0001") for image_id in (1, 2))
+
+
+def test_what_a_wrong_clock_stamped_between_two_readings_is_read_where_a_webhook_names_it(workshop: Workshop) -> None:
+    fake = workshop.fake
+    first = submit_next(workshop)
+    fake.clock += timedelta(hours=2)
+    workshop.expert.update(first.id, relabelled(first.result, 0, "ring"))  # the cursor is here
+    run(workshop)
+    before = said(workshop)
+    assert before
+    fake.clock -= timedelta(hours=1)
+    workshop.expert.delete(first.id)
+    second = submit_next(workshop)
+    fake.clock += timedelta(hours=1)
+    assert not sync(workshop, fake, workshop.project, sweep=False).changed, "no polling by time finds it"
+    assert said(workshop) == before
+    report = sync(workshop, fake, workshop.project, sweep=False, named={first.task, second.task, 4711})
+    assert report.reviews == {"submitted": 1, "withdrawn": 1}
+    assert said(workshop) == ALL_RED
+    assert not sync(workshop, fake, workshop.project, sweep=False, named={first.task, second.task}).changed
+
+
+def test_the_pause_between_readings_follows_their_length() -> None:
+    assert [pause_after(seconds) for seconds in (0.0, 0.3, 60.0)] == [0.2, 0.6, 1.0]

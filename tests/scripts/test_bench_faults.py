@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from al_loop.faults.rounds import FAULTS, dealt
+from tests.conftest import PostgresServer
 
 ROOT = Path(__file__).resolve().parents[2]
 RIGHT = {"lost": 0, "doubled": 0, "stuck": 0, "violations": 0}
@@ -52,12 +56,24 @@ def test_rounds_of_every_fault_leave_everything_right() -> None:
 
 
 @pytest.mark.postgres
-def test_rounds_on_postgresql_with_two_workers(new_postgres_database: Callable[[], str]) -> None:
+def test_rounds_on_postgresql_with_two_workers(
+    new_postgres_database: Callable[[], str], postgres_server: PostgresServer
+) -> None:
+    engine = create_engine(postgres_server.url)
+
+    def started() -> datetime:
+        engine.dispose()
+        with engine.connect() as connection:
+            return connection.execute(text("SELECT pg_postmaster_start_time()")).scalar_one()
+
+    before = started()
     report = play(
-        "--rounds", str(ON_POSTGRESQL), "--seed", "11", "--no-soak", "--database-url", new_postgres_database()
+        *("--rounds", str(ON_POSTGRESQL), "--seed", "11", "--no-soak"),
+        *("--database-url", new_postgres_database(), "--restart-database", shlex.join(postgres_server.restart)),
     )
     assert (report["rounds"], report["engine"]) == (ON_POSTGRESQL, "postgresql")
     assert set(report["faults"]) >= {fault.name for fault in FAULTS if fault.engine == "postgresql"}
+    assert started() > before, "it was PostgreSQL itself that went down"
 
 
 @pytest.mark.label_studio
