@@ -15,6 +15,7 @@ from al_loop.context import Loop
 from al_loop.sync import pause_after, sync
 from backend.credentials import load_credentials
 from backend.errors import CellloopError
+from backend.serving import spare_the_collector
 from backend.settings import Settings
 from backend.store import FileStore
 from db import inbox, projects
@@ -56,6 +57,7 @@ def main(arguments: str) -> None:
     database, credentials = Database(settings.database_url), load_credentials(settings.home)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    spare_the_collector()
     print("ready", flush=True)
     print(json.dumps(run(Loop(settings, database, FileStore(settings.files), credentials), stop)), flush=True)
 

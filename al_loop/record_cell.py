@@ -14,6 +14,7 @@ from backend.label_studio.cell_config import ADD_TO_FIELD, NOT_A_CELL, CellConfi
 from backend.label_studio.protocol import Annotation, Task
 from db import cell_tasks, images, labels, placed, queue, requests, reviews
 from db.cell_tasks import AskedCell
+from db.labels import LiveLabel
 from db.models import Action, Cell, CellTask, ItemStatus, Project, Review, ReviewItem, ReviewStatus, Way, now
 
 log = logging.getLogger("cellloop.sync")
@@ -92,6 +93,7 @@ def _record(session: Session, source: _Source, annotation: Annotation, report: S
         ls_task_id=source.task.ls_task_id,
         ls_annotation_id=annotation.id,
         prediction_id=source.asked.prediction_id,
+        sequence=reviews.after(last),
     )
     report.reviews[status.value] += 1
     item = session.get_one(ReviewItem, source.task.item_id)
@@ -107,7 +109,9 @@ def _record(session: Session, source: _Source, annotation: Annotation, report: S
         cell = session.get_one(Cell, source.task.cell_id)
         requests.ask_for_field(session, item, cell.key, source.expert)
         return thread
-    _say(session, review, source, answer, report)
+    said = [] if last is None else labels.thread_labels(session, thread)
+    before = next((live for live in said if live.cell_id == source.task.cell_id), None)
+    _say(session, review, source, before, answer, report)
     return thread
 
 
@@ -117,10 +121,9 @@ def _close(session: Session, item: ReviewItem, status: ItemStatus) -> None:
         queue.close_cell(session, item.cell_id, status)
 
 
-def _say(session: Session, review: Review, source: _Source, answer: str, report: SyncReport) -> None:
-    before = next(
-        (live for live in labels.thread_labels(session, review.thread) if live.cell_id == source.task.cell_id), None
-    )
+def _say(
+    session: Session, review: Review, source: _Source, before: LiveLabel | None, answer: str, report: SyncReport
+) -> None:
     label = None if answer == NOT_A_CELL else answer
     if before is not None and before.label == label:
         return

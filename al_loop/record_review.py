@@ -96,6 +96,7 @@ def record_review(session: Session, source: Source, annotation: Annotation, repo
         ls_task_id=source.ls_task_id,
         ls_annotation_id=annotation.id,
         prediction_id=shown.prediction_id,
+        sequence=reviews.after(last),
     )
     report.reviews[status.value] += 1
     if status is ReviewStatus.skipped:
@@ -106,12 +107,15 @@ def record_review(session: Session, source: Source, annotation: Annotation, repo
     where = f"task {source.ls_task_id}, annotation {annotation.id}"
     report.problems += [f"{where}: {problem}" for problem in parsed.problems]
     drawn = [Answer(r.key, r.box, r.label, r.shape, _drawn_mask(r)) for r in parsed.regions]
+    said = [] if last is None else labels.thread_labels(session, thread)
     before = {
         live.key: Shown(live.box, live.label, live.mask) if live.label is not None and live.box is not None else None
-        for live in labels.thread_labels(session, thread)
+        for live in said
     }
     predicted = {key: cell.shown for key, cell in shown.cells.items()}
-    _append(session, review, revise(predicted, before, _with_known_keys(session, image.id, drawn)), shown, report)
+    known = cells.ids_by_key(session, image.id)
+    answers = _with_known_keys(session, image.id, drawn, known)
+    _append(session, review, revise(predicted, before, answers), shown, known, report)
     queue.close(session, image.id, ItemStatus.done)
     return thread
 
@@ -175,16 +179,19 @@ def _shown(
     return _ShownPrediction(prediction.id, found)
 
 
-def _with_known_keys(session: Session, image_id: int, answers: Sequence[Answer]) -> list[Answer]:
-    """The answers, with a cell redrawn by hand where one is known carrying that cell's key.
+def _with_known_keys(
+    session: Session, image_id: int, answers: Sequence[Answer], known: Mapping[str, int]
+) -> Sequence[Answer]:
+    """The answers, with a cell redrawn by hand where one is known carrying that cell's key. known: ids by key.
 
     Without this, two experts who add the same overlooked cell would make two cells of it.
     """
-    known = cells.cells_by_key(session, image_id)
-    by_id = {cell.id: cell.key for cell in known.values()}
-    claimed = {known[answer.key].id for answer in answers if answer.key in known}
-    free = {cell_id: box for cell_id, box in cells.places(session, image_id).items() if cell_id not in claimed}
     drawn = [i for i, answer in enumerate(answers) if answer.key not in known]
+    if not drawn:
+        return answers
+    by_id = {cell_id: key for key, cell_id in known.items()}
+    claimed = {known[answer.key] for answer in answers if answer.key in known}
+    free = {cell_id: box for cell_id, box in cells.places(session, image_id).items() if cell_id not in claimed}
     pairs = cells.match([answers[i].box for i in drawn], list(free.values()))
     free_ids = list(free)
     keys = {drawn[i]: by_id[free_ids[j]] for i, j in pairs.items()}
@@ -192,18 +199,22 @@ def _with_known_keys(session: Session, image_id: int, answers: Sequence[Answer])
 
 
 def _append(
-    session: Session, review: Review, changes: Sequence[Change], shown: _ShownPrediction, report: SyncReport
+    session: Session,
+    review: Review,
+    changes: Sequence[Change],
+    shown: _ShownPrediction,
+    known: Mapping[str, int],
+    report: SyncReport,
 ) -> None:
     rows = []
-    known = cells.cells_by_key(session, review.image_id)
     for change in changes:
-        cell = known.get(change.key) or cells.add_cell(session, review.image_id, change.key)
+        cell_id = known.get(change.key) or cells.add_cell(session, review.image_id, change.key).id
         predicted = shown.cells.get(change.key)
         answer = change.answer
         rows.append(
             labels.revision(
                 review,
-                cell.id,
+                cell_id,
                 change.action,
                 answer.label if answer else None,
                 answer.box if answer else None,

@@ -35,7 +35,7 @@ from backend.instances import ROLES
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.protocol import START_TRAINING
 from backend.locks import Occupied
-from backend.serving import PairCache, active_pair
+from backend.serving import PairCache, active_pair, spare_the_collector
 from db import inbox, predictions, projects, queue, runs
 from db.errors import RecordError
 from db.models import Project, ReviewStatus, RunStatus, now
@@ -267,6 +267,7 @@ def run_worker(loop: Loop, stop: threading.Event, queues: Sequence[str] = tuple(
     What is in progress then is continued at its last step by another worker, or the next one.
     """
     with durable(loop, queues):
+        spare_the_collector()
         log.info("worker is up, queues: %s", ", ".join(queues))
         while not stop.is_set():
             if SYNC in queues:

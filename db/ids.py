@@ -24,15 +24,24 @@ def highest_gone(removals: Iterable[Mapping[str, Any]], table: str) -> int:
     return max((removed.get(HIGHEST, {}).get(table, 0) for removed in removals), default=0)
 
 
+def ids_for(session: Session, model: type[Any], count: int) -> list[dict[str, int]]:
+    """{"id": number} for so many new rows of one of the `OUTLIVING`; {} each where the database numbers them well.
+
+    That is everywhere but where it might give them ids that a removed row has had.
+    """
+    on_sqlite = count and session.get_bind().dialect.name == "sqlite"
+    gone = highest_gone(session.scalars(select(Forgetting.removed)), model.__tablename__) if on_sqlite else 0
+    if not gone:
+        return [{}] * count
+    first = max(gone, session.scalar(select(func.max(model.id))) or 0) + 1
+    return [{"id": number} for number in range(first, first + count)]
+
+
 def give_ids(session: Session, rows: Sequence[Any]) -> None:
-    """Number new rows of one of the `OUTLIVING`, if the database might give them ids that a removed row has had."""
-    if not rows or session.get_bind().dialect.name != "sqlite":
-        return
-    model = type(rows[0])
-    if gone := highest_gone(session.scalars(select(Forgetting.removed)), model.__tablename__):
-        highest = max(gone, session.scalar(select(func.max(model.id))) or 0)
-        for number, row in enumerate(rows, highest + 1):
-            row.id = number
+    """Number new rows of one of the `OUTLIVING` where that is needed."""
+    for row, number in zip(rows, ids_for(session, type(rows[0]), len(rows)) if rows else [], strict=True):
+        for name, value in number.items():
+            setattr(row, name, value)
 
 
 def higher(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:

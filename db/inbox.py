@@ -57,7 +57,8 @@ def named_tasks(session: Session, events: Iterable[InboxEvent]) -> dict[int, set
     for chunk in chunks(threads):
         query = select(Review.ls_project_id, Review.ls_task_id).where(Review.thread.in_(chunk)).distinct()
         for project, task in session.execute(query):
-            tasks[project].add(task)
+            if project is not None and task is not None:
+                tasks[project].add(task)
     return dict(tasks)
 
 

@@ -41,6 +41,11 @@ def latest_review(session: Session, thread: str) -> Review | None:
     return session.scalar(query)
 
 
+def after(last: Review | None) -> int:
+    """The number of the state that follows this one; 1 for an annotation's first."""
+    return 1 if last is None else last.sequence + 1
+
+
 def newest_review_id(session: Session) -> int:
     """Id of the last recorded state of any annotation, 0 when there is none."""
     return session.scalar(select(func.max(Review.id))) or 0
@@ -61,13 +66,18 @@ def add_review(
     ls_annotation_id: int | None = None,
     prediction_id: int | None = None,
     way: Way = Way.field,
+    sequence: int | None = None,
 ) -> Review:
-    """Append the next state of an annotation. The caller compares with `latest_review` before it does."""
-    lock(session, image_id)
-    last = latest_review(session, thread)
+    """Append the next state of an annotation. The caller compares with `latest_review` before it does.
+
+    sequence: `after` that one, by whoever has locked the image since before that look.
+    """
+    if sequence is None:
+        lock(session, image_id)
+        sequence = after(latest_review(session, thread))
     review = Review(
         thread=thread,
-        sequence=1 if last is None else last.sequence + 1,
+        sequence=sequence,
         image_id=image_id,
         way=way,
         status=ReviewStatus(status),

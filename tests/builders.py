@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import ORMExecuteState, Session
 
 from db import cells, images, labels, predictions, reviews, versions
 from db.models import Action, Cell, Image, ModelPair, ModelVersion, Prediction, Project, Review, Way
@@ -37,10 +37,17 @@ def dated(session: Session, moment: datetime) -> Iterator[None]:
                 if hasattr(row, column) and getattr(row, column) is None:
                     setattr(row, column, moment)
 
+    def date_in_bulk(state: ORMExecuteState) -> None:
+        if state.is_insert and isinstance(state.parameters, list):
+            for row in state.parameters:
+                row.setdefault("recorded_at", moment)
+
     event.listen(session, "before_flush", date)
+    event.listen(session, "do_orm_execute", date_in_bulk)
     yield
     session.flush()
     event.remove(session, "before_flush", date)
+    event.remove(session, "do_orm_execute", date_in_bulk)
 
 
 def sha256(word: object) -> str:
@@ -157,7 +164,8 @@ def say(
     status = "withdrawn" if chosen is Action.withdrawn else "submitted"
     review = add_review(session, image, thread, minute, status, expert, way=way)
     row = labels.revision(review, cell.id, chosen, label, None if label is None else box, shape="rectangle")
-    return labels.add_revisions(session, [row])[0].id
+    labels.add_revisions(session, [row])
+    return labels.newest_revision_id(session)
 
 
 def add_projects(session: Session) -> None:

@@ -21,7 +21,6 @@ from db.models import (
     Action,
     Image,
     ItemStatus,
-    LabelRevision,
     ModelPair,
     ModelVersion,
     PredictedCell,
@@ -202,7 +201,7 @@ class Month:
         labels.add_revisions(self.session, answers)
         queue.close(self.session, image.id, ItemStatus.done)
 
-    def _answer(self, review: Review, cell: PredictedCell, true: tuple[Box, str] | None) -> LabelRevision:
+    def _answer(self, review: Review, cell: PredictedCell, true: tuple[Box, str] | None) -> labels.NewRevision:
         if true is None:
             return labels.revision(review, cell.cell_id, Action.deleted, predicted_cell_id=cell.id)
         drawn, label = true

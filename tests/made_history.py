@@ -184,7 +184,8 @@ def _say(
     row = labels.revision(
         said, cell.id, action, label, BOX if label else None, predicted_cell_id=seen.id if seen else None
     )
-    return labels.add_revisions(session, [row])[0].id
+    labels.add_revisions(session, [row])
+    return labels.newest_revision_id(session)
 
 
 def _evaluate(session: Session, pair: ModelPair, minute: float, recall: float) -> int:

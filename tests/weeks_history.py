@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from backend.instances import CLASSES, INFECTED
 from db import evaluations, labels, predictions, queue, versions
 from db.evaluations import MetricRow
-from db.models import Action, Image, LabelRevision, ModelPair, PredictedCell, Prediction, Slot, Way
+from db.models import Action, Image, ModelPair, PredictedCell, Prediction, Slot, Way
 from db.predictions import CellRow
 from db.queue import QueueEntry
 from tests.builders import add_cell, add_image, add_review, add_version, at, cell_row, dated, sha256
@@ -166,7 +166,7 @@ class _Weeks:
         self.threads += 1
         return f"ls:{project}:{self.threads}"
 
-    def _add(self, rows: list[LabelRevision], minute: float) -> None:
+    def _add(self, rows: list[labels.NewRevision], minute: float) -> None:
         with dated(self.session, at(minute + 1)):
             labels.add_revisions(self.session, rows)
 

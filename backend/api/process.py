@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from backend.api.crops_ahead import CropsAhead
+from backend.serving import spare_the_collector
 from backend.settings import Settings
 
 log = logging.getLogger("cellloop.server")
@@ -70,6 +71,7 @@ def run(app: FastAPI, host: str, port: int, settings: Settings) -> None:
         timeout_graceful_shutdown=settings.stop_within_s,
     )
     CropsAhead(app.state.server).start()
+    spare_the_collector()
     process = _Process(config, app.state.server.stopping, settings.drain_s)
     process.run()
     log.info("server stopped")

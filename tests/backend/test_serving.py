@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from backend.errors import NoTrainedModel, StoredFileCorrupt, WeightsCorrupt
 from backend.fuse import FusionConfig
 from backend.instances import CLASSES
 from backend.preannotate import Pair, preannotate
-from backend.serving import PairCache, active_pair, cell_rows, predict_and_store, region_cells
+from backend.serving import PairCache, active_pair, cell_rows, predict_and_store, region_cells, spare_the_collector
 from db import predictions, versions
 from db.answers import ServingPair
 from db.errors import NotFound
@@ -60,6 +62,34 @@ def test_loaded_once_for_all_threads_and_again_after_a_promotion(bench: Bench) -
         second = bench.promote_infected()
         assert set(pool.map(ask, range(8))) == {second.name}
     assert bench.pairs.loaded == [first.name, second.name]
+
+
+def test_a_process_that_serves_for_long_spares_the_collector_and_forgets_the_pair_before(bench: Bench) -> None:
+    class Ring:
+        """Only the collector finds it, when nobody has it any more."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+    def frozen(ring: Ring) -> bool:
+        return not any(ring is other for other in gc.get_objects())
+
+    bench.activate_pair()
+    cache = PairCache(bench.database, bench.store, loader=bench.pairs)
+    try:
+        cache.current()
+        before = Ring()
+        assert not frozen(before), "nobody asked for it"
+        spare_the_collector()
+        assert frozen(before)
+        gone, since = weakref.ref(before), Ring()
+        del before
+        bench.promote_infected()
+        cache.current()
+        assert gone() is None
+        assert frozen(since)
+    finally:
+        gc.unfreeze()
 
 
 def test_a_failed_load_is_tried_again(bench: Bench) -> None:

@@ -67,6 +67,7 @@ def test_add_cell_keeps_a_key_and_makes_up_others(database: Database) -> None:
         other = cells.add_cell(session, image.id)
         assert len(other.key) == 10
         assert cells.cells_by_key(session, image.id) == {"drawn-by-ada": named, other.key: other}
+        assert cells.ids_by_key(session, image.id) == {"drawn-by-ada": named.id, other.key: other.id}
         assert cells.add_cell(session, add_image(session).id, "drawn-by-ada").id != named.id
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from backend.instances import DIFFICULT, INFECTED
 from db import labels
 from db.labels import current_labels, thread_labels
-from db.models import Action, Cell, LabelRevision
+from db.models import Action, Cell
 from db.session import Database
 from tests.builders import add_cell, add_image, add_review, at, say
 
@@ -222,6 +222,6 @@ def test_an_answer_has_a_label_unless_it_takes_one_away(
 
 def test_a_review_answers_a_cell_once(session: Session, cell: Cell) -> None:
     review = add_review(session, add_image(session))
-    rows: list[LabelRevision] = [labels.revision(review, cell.id, Action.added, "ring") for _ in range(2)]
+    rows = [labels.revision(review, cell.id, Action.added, "ring") for _ in range(2)]
     with pytest.raises(IntegrityError):
         labels.add_revisions(session, rows)
