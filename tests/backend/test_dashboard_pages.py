@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from backend.api.app import create_app
 from backend.api.dashboard.assets import FOR_GOOD, address
-from db import images, labels, predictions, queue, runs
+from db import drift, images, labels, predictions, queue, runs
 from db.models import ReviewItem, Way, now
 from db.queue import QueueEntry
 from tests import builders
@@ -70,6 +70,16 @@ def test_a_month_is_shown_from_either_engine(tmp_path: Path, database_url: str) 
     assert "ada@example.org" in shown["/experts"].text
     assert "slide 0" in shown["/smears"].text
     assert "learned from it, as" in shown[f"/cells/{cell.cell_id}"].text
+
+
+def test_drift_is_news_as_long_as_the_newest_check_says_so(signed_in: TestClient, bench: Bench) -> None:
+    pair = bench.activate_pair()
+    for drifted in (True, False):
+        with bench.database.session() as session:
+            drift.add_check(session, pair.id, drifted=drifted, reasons=["the stain is <b>another</b>"], numbers={})
+        page = signed_in.get("/dashboard").text
+        assert (f"Recent fields differ from those {pair.name} was accepted on" in page) is drifted
+        assert ("the stain is &lt;b&gt;another" in page) is drifted
 
 
 def test_hostile_names_are_text(signed_in: TestClient, bench: Bench) -> None:

@@ -16,7 +16,7 @@ from backend.api.dashboard.queue_items import head
 from backend.api.dashboard.view import age, number, render
 from backend.api.deps import ServerDep
 from backend.api.live import Live, present
-from db import inbox
+from db import drift, inbox
 from db import overview as newest
 from db.answers import ServingPair, serving_pair
 from db.models import RunStatus
@@ -47,12 +47,13 @@ def overview(request: Request, server: ServerDep) -> HTMLResponse:
         live = present(session)
         curve = learning_curve(newest.metrics(session, newest.newest_evaluations(session, EVALUATIONS)))
         answers = newest.labels_per_day(session, today, DAYS)
+        pair = serving_pair(session)
         return render(
             request,
             "overview.html.j2",
             live=live,
-            tiles=[*_models(serving_pair(session), curve), *_work(answers, today, live)],
-            news=_news(session, live, answers),
+            tiles=[*_models(pair, curve), *_work(answers, today, live)],
+            news=_news(session, live, answers, pair),
             curve=curve,
             per_day=labels_per_day(answers, today, DAYS, classes=False),
             items=head(session, ITEMS),
@@ -88,7 +89,7 @@ def _work(answers: newest.Rows, today: date, live: Live) -> list[Tile]:
     ]
 
 
-def _news(session: Session, live: Live, answers: newest.Rows) -> list[str]:
+def _news(session: Session, live: Live, answers: newest.Rows, pair: ServingPair | None) -> list[str]:
     """What somebody should know, in sentences, the most urgent first."""
     since = datetime.now(UTC) - RECENT
     found = [
@@ -96,6 +97,12 @@ def _news(session: Session, live: Live, answers: newest.Rows) -> list[str]:
         for run in newest.runs(session, 5)
         if run.status == RunStatus.failed and run.updated_at > since
     ]
+    check = drift.newest_check(session, pair.id) if pair is not None else None
+    if pair is not None and check is not None and check.drifted:
+        why = "; ".join(map(str, check.reasons))
+        found.append(
+            f"Recent fields differ from those {pair.name} was accepted on, seen {age(check.created_at)} ago: {why}"
+        )
     if not any(live.waiting.values()):
         found.append("Nothing waits in the queue: run `cellloop rank`, or import more smears.")
     if not answers:
