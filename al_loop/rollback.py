@@ -8,6 +8,7 @@ came that it has never seen) the worker does as soon as it can, as after any oth
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,7 +29,8 @@ log = logging.getLogger("cellloop.rollback")
 class RollbackReport:
     """active: the version that serves again; replaced: the one that did. shown: projects that show its predictions.
 
-    left: what the worker will do as soon as it can, in words.
+    left: what the worker will do as soon as it can, in words. seconds: from the moment the
+    server answers with it until Label Studio shows it, too.
     """
 
     role: str
@@ -36,6 +38,7 @@ class RollbackReport:
     replaced: int | None
     shown: list[str]
     left: list[str]
+    seconds: float
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -50,8 +53,10 @@ def rollback(loop: Loop, role: str, *, reason: str = "rolled back by a person") 
     """
     with loop.database.session() as session:
         decision = roll_back(session, role, [reason], lambda before: check_weights(loop.store, before))
+    began = time.monotonic()
     shown, left = bring_back(loop)
-    return RollbackReport(role, decision.version_id, decision.replaced_id, shown, left)
+    seconds = round(time.monotonic() - began, 1)
+    return RollbackReport(role, decision.version_id, decision.replaced_id, shown, left, seconds)
 
 
 def bring_back(loop: Loop) -> tuple[list[str], list[str]]:

@@ -32,8 +32,8 @@ log = logging.getLogger("cellloop.sync")
 # Tasks changed this long before the cursor are read again: Label Studio stamps a task before it commits it.
 OVERLAP = timedelta(seconds=60)
 # Between two readings. Each reads the last minute again, so many experts would keep one busy without end, and it shares
-# its processor with the server they wait for; a second at most, as a label is to be in SQL within two.
-LEAST_PAUSE_S, MOST_PAUSE_S, PAUSES = 0.2, 1.0, 2.0
+# its processor with the server they wait for; half a second at most, as a label is to be in SQL within two.
+LEAST_PAUSE_S, MOST_PAUSE_S, PAUSES = 0.2, 0.5, 2.0
 
 
 def pause_after(worked_s: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from al_loop.faults.fault import Fault
@@ -22,17 +22,18 @@ ROOM_BYTES = 12 * 1024**2  # less than a weight file, more than anything else th
 @contextmanager
 def disk_full(scene: Scene) -> Iterator[None]:
     """No file of the worker's may grow beyond what weights need."""
-    workers = scene.installation.workers
-    for worker in workers:
-        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (ROOM_BYTES, resource.RLIM_INFINITY))
+    _limit_files(scene, ROOM_BYTES)
     run = scene.run()
     yield
     scene.wait(lambda: scene.run() is None)
     scene.note(scene.outcome(run))
-    for worker in workers:
-        if worker.alive:
-            unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-            resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, unlimited)
+    _limit_files(scene, resource.RLIM_INFINITY)
+
+
+def _limit_files(scene: Scene, size: int) -> None:
+    for worker in scene.installation.workers:
+        with suppress(ProcessLookupError):  # what else was broken in this round may have ended it
+            resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 def damage(path: Path, rng: random.Random) -> str:

@@ -45,6 +45,7 @@ def test_predictions_order_and_version_come_back_without_a_worker(tmp_path: Path
     pair = active_pair(sqlite_database)
     assert pair is not None
     assert (pair.id, report.shown, report.left) == (first, ["cellloop"], [])
+    assert report.to_json()["seconds"] >= 0
     assert workshop.fake.project(workshop.project.ls_project_id).model_version == pair.name
     assert served(workshop) == pool[::-1]
     assert set(workshop.fake.predictions) == held, "what it had predicted was there"

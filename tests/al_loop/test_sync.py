@@ -277,4 +277,4 @@ def test_what_a_wrong_clock_stamped_between_two_readings_is_read_where_a_webhook
 
 
 def test_the_pause_between_readings_follows_their_length() -> None:
-    assert [pause_after(seconds) for seconds in (0.0, 0.3, 60.0)] == [0.2, 0.6, 1.0]
+    assert [pause_after(seconds) for seconds in (0.0, 0.2, 60.0)] == [0.2, 0.4, 0.5]
