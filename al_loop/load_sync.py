@@ -30,14 +30,13 @@ def run(loop: Loop, stop: threading.Event) -> dict[str, float]:
     while True:
         woke, last = time.monotonic(), stop.is_set()
         with loop.database.session(read_only=True) as session:
-            unhandled = inbox.unhandled(session)
-            events, named = [event.id for event in unhandled], inbox.named_tasks(session, unhandled)
+            events = [event.id for event in inbox.unhandled(session)]
             known = projects.projects(session, studio.url)
         if events or last or time.monotonic() >= next_poll:
             began = time.monotonic()
             try:
                 for project in known:
-                    sync(loop, studio, project, sweep=False, named=named.get(project.ls_project_id, ()))
+                    sync(loop, studio, project, sweep=False)
             except CellloopError as error:
                 told["errors"] += 1
                 print(error, file=sys.stderr, flush=True)

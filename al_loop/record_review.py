@@ -20,12 +20,16 @@ from db.models import Action, Image, ItemStatus, Project, Review, ReviewStatus
 
 @dataclass
 class SyncReport:
-    """What a sync brought. revisions: label revisions by action. problems: regions that could not be understood."""
+    """What a sync brought. revisions: label revisions by action. problems: regions that could not be understood.
+
+    deleted: tasks that are gone in Label Studio since the last look at all of them.
+    """
 
     tasks: int = 0
     reviews: Counter[str] = field(default_factory=Counter)
     revisions: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
+    deleted: int = 0
 
     @property
     def changed(self) -> bool:
@@ -39,6 +43,7 @@ class SyncReport:
             "reviews": dict(self.reviews),
             "revisions": dict(self.revisions),
             "problems": self.problems,
+            "deleted": self.deleted,
         }
 
 

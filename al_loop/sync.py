@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
@@ -47,18 +47,15 @@ def sync(
     project: Project,
     *,
     sweep: bool = True,
-    named: Collection[int] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> SyncReport:
     """Read everything that changed in this project since the last sync into SQL.
 
-    sweep: also look for tasks deleted in Label Studio, which needs the ids of all of them. named: tasks that webhooks
-    were about; they are read whatever time Label Studio stamps on them. clock: seconds, to time the reading.
-    The cursor moves only after everything before it is committed.
+    sweep: also look for tasks deleted in Label Studio, and for times that went by unread, which needs the ids and times
+    of all of them. clock: seconds, to time the reading. The cursor moves only after everything before it is committed.
     Raises LabelStudioUnavailable, LabelStudioRefused.
     """
     report = SyncReport()
-    sync_task = _sync_cell_task if project.way == Way.cell else _sync_field_task
     since = project.synced_until - OVERLAP if project.synced_until else None
     with loop.database.session(read_only=True) as session:
         newest = reviews.newest_review_id(session)
@@ -72,19 +69,18 @@ def sync(
     if since is not None and present is not None and present < since:
         # Its clock was put back: what changed since then bears times that we took for read.
         changed = list(label_studio.tasks_since(project.ls_project_id))
-    # What was stamped while a clock was wrong, and is right again, lies before the cursor.
-    elsewhen = sorted(set(named).difference(task.id for task in changed))
-    changed += [task for number in elsewhen if (task := label_studio.task(number)) is not None]
     reading = timedelta(seconds=clock() - began)
-    emails = label_studio.users() if any(task.annotations for task in changed) else {}
-    for task in _with_something_new(loop, project, changed):
-        sync_task(loop, label_studio, project, task, emails, newest, report)
-    living = label_studio.task_ids(project.ls_project_id) if sweep else None
+    read = _take_in(loop, label_studio, project, changed, newest, report)
+    living = label_studio.task_times(project.ls_project_id) if sweep else None
+    if living is not None:
+        read |= _take_in_unread(loop, label_studio, project, ours, living, read, report)
     stamps = [task.updated_at for task in changed if task.updated_at]
     with loop.database.session() as session:
+        projects.mark_read(session, project, read)
         if living is not None:
             gone = [task for task in ours if task.ls_task_id not in living]
             _withdraw_deleted_tasks(session, project, gone, report)
+            report.deleted = len(gone)
         if stamps:
             # A task read early may have changed while later ones, with later stamps, were still being read.
             until = max(stamps) - reading
@@ -93,6 +89,40 @@ def sync(
     for problem in report.problems:
         log.warning("a region was left out of the labels (its review is kept whole): %s", problem)
     return report
+
+
+def _take_in(
+    loop: Loop, label_studio: LabelStudio, project: Project, tasks: Sequence[Task], newest: int, report: SyncReport
+) -> dict[int, datetime]:
+    """Record what these tasks hold; when Label Studio says each of them changed last, by its id."""
+    sync_task = _sync_cell_task if project.way == Way.cell else _sync_field_task
+    emails = label_studio.users() if any(task.annotations for task in tasks) else {}
+    for task in _with_something_new(loop, project, tasks):
+        sync_task(loop, label_studio, project, task, emails, newest, report)
+    return {task.id: task.updated_at for task in tasks if task.updated_at}
+
+
+def _take_in_unread(
+    loop: Loop,
+    label_studio: LabelStudio,
+    project: Project,
+    ours: Sequence[OurTask | CellTask],
+    living: Mapping[int, datetime],
+    read: Mapping[int, datetime],
+    report: SyncReport,
+) -> dict[int, datetime]:
+    """As `_take_in`, for tasks that changed at a moment other than the one they were last read at.
+
+    Label Studio's clock was wrong for a while and is right again: what it stamped then lies before the cursor.
+    """
+    last = {**{task.ls_task_id: task.read_at for task in ours}, **read}
+    unread = [moment for task_id, moment in living.items() if task_id in last and moment != last[task_id]]
+    if not unread:
+        return {}
+    with loop.database.session(read_only=True) as session:
+        newest = reviews.newest_review_id(session)
+    again = list(label_studio.tasks_since(project.ls_project_id, min(unread)))
+    return _take_in(loop, label_studio, project, again, newest, report)
 
 
 def _answered_pairs(loop: Loop, label_studio: LabelStudio, project: Project, task: Task) -> dict[int, str]:

@@ -42,7 +42,7 @@ from db.models import Project, ReviewStatus, RunStatus, now
 
 log = logging.getLogger("cellloop.worker")
 
-SWEEP_EVERY = 6  # polls between two looks for deleted tasks
+SWEEP_EVERY = 6  # polls between two looks for deleted tasks, and for what a wrong clock hid
 RETRAINED_ROLE = "infected"
 # Reviews that give something back to the pool: only a ranking finds it again.
 RETURNING = {ReviewStatus.skipped.value, ReviewStatus.withdrawn.value}
@@ -129,10 +129,7 @@ class Worker:
     def _sync(self) -> set[str]:
         """What became of annotations since the last time: statuses of reviews; empty when nothing is due or new."""
         with self.loop.database.session(read_only=True) as session:
-            unhandled = inbox.unhandled(session)
-            events = [(event.id, event.action) for event in unhandled]
-            for ls_project_id, tasks in inbox.named_tasks(session, unhandled).items():
-                self._named.setdefault(ls_project_id, set()).update(tasks)
+            events = [(event.id, event.action) for event in inbox.unhandled(session)]
             asked = inbox.asked(session)
             known = projects.projects(session, self.studio.url)
         if not events and time.monotonic() < self._next_poll:
@@ -147,9 +144,9 @@ class Worker:
         for project in known:
 
             def read(project: Project = project) -> bool:
-                named = self._named.get(project.ls_project_id, set())
-                report = sync(self.loop, self.studio, project, sweep=sweep, named=named)
-                named.clear()
+                report = sync(self.loop, self.studio, project, sweep=sweep)
+                if report.deleted:  # what still waits gets a new task, whether or not anybody answers anything soon
+                    self._ordered.pop(project.id, None)
                 if report.changed:
                     came.update(report.reviews)
                     log.info("synced %s", report.to_json())

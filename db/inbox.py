@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from db import reviews
-from db.chunks import chunks
-from db.models import InboxEvent, Review, now
+from db.models import InboxEvent, now
 
 RETRAIN_ASKED = "RETRAIN_ASKED"  # our own: the dashboard's button; webhooks cannot bring it
 
@@ -41,25 +38,6 @@ def annotation_ids(session: Session) -> set[int]:
     return {
         number for payload in session.scalars(select(InboxEvent.payload)) for number in payload.get("annotations", ())
     }
-
-
-def named_tasks(session: Session, events: Iterable[InboxEvent]) -> dict[int, set[int]]:
-    """Label Studio's project -> its tasks whose annotations these calls were about, as far as calls or we know them."""
-    tasks: dict[int, set[int]] = defaultdict(set)
-    threads = []
-    for event in events:
-        project = event.payload.get("project")
-        if project is None or not event.action.startswith("ANNOTATION"):
-            continue
-        tasks[project].update(event.payload.get("tasks", ()))
-        # A deletion names annotations alone.
-        threads += [reviews.annotation_thread(project, number) for number in event.payload.get("annotations", ())]
-    for chunk in chunks(threads):
-        query = select(Review.ls_project_id, Review.ls_task_id).where(Review.thread.in_(chunk)).distinct()
-        for project, task in session.execute(query):
-            if project is not None and task is not None:
-                tasks[project].add(task)
-    return dict(tasks)
 
 
 def handle(session: Session, ids: Iterable[int]) -> int:

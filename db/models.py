@@ -578,6 +578,7 @@ class Task(Base):
     placed: Mapped[list[Any]] = mapped_column(default=list)
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
+    read_at: Mapped[datetime | None]  # Label Studio's `updated_at` when it was last read
 
 
 class CellTask(Base):
@@ -596,6 +597,7 @@ class CellTask(Base):
     placed: Mapped[list[Any]] = mapped_column(default=list)  # annotations of ours, no expert's answers
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
+    read_at: Mapped[datetime | None]  # Label Studio's `updated_at` when it was last read
 
 
 class Push(Base):

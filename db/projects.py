@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from db.chunks import chunks
 from db.errors import NotFound, RecordError
-from db.models import ModelPair, Prediction, Project, Push, Task, Way, now
+from db.models import CellTask, ModelPair, Prediction, Project, Push, Task, Way, now
 
 
 def upsert_project(
@@ -183,6 +185,16 @@ def pushes(session: Session, project_id: int) -> Sequence[Push]:
 def set_cursor(session: Session, project_id: int, moment: datetime) -> None:
     """Everything Label Studio changed before this moment has been read."""
     get(session, project_id).synced_until = moment
+    session.flush()
+
+
+def mark_read(session: Session, project: Project, moments: Mapping[int, datetime]) -> None:
+    """Note of these tasks, by Label Studio's ids, when it says they changed last: everything until then is recorded."""
+    model: type[Any] = CellTask if project.way == Way.cell else Task
+    for chunk in chunks(moments):
+        query = select(model).where(model.project_id == project.id, model.ls_task_id.in_(chunk))
+        for task in session.scalars(query):
+            task.read_at = moments[task.ls_task_id]
     session.flush()
 
 

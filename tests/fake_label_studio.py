@@ -168,6 +168,9 @@ class FakeLabelStudio(FakePlacing):
         self._called("task_ids")
         return {task_id for task_id, task in self.tasks.items() if task.project == project_id}
 
+    def task_times(self, project_id: int) -> dict[int, datetime]:
+        return {task_id: self.tasks[task_id].updated_at for task_id in self.task_ids(project_id)}
+
     def tasks_since(self, project_id: int, since: datetime | None = None) -> Iterator[Task]:
         self._called("tasks_since")
         self._project(project_id)

@@ -134,7 +134,12 @@ class LabelStudio(Placing):
 
     def task_ids(self, project_id: int) -> set[int]:
         """Ids of all tasks: to find out which were deleted."""
-        return {item["id"] for item in self._pages(project_id, [], {"include": "id"}, IDS_PAGE)}
+        return set(self.task_times(project_id))
+
+    def task_times(self, project_id: int) -> dict[int, datetime]:
+        """When each task changed last (`updated_at`, see `tasks_since`), by its id."""
+        pages = self._pages(project_id, [], {"include": "id,updated_at"}, IDS_PAGE)
+        return {item["id"]: datetime.fromisoformat(item["updated_at"]) for item in pages}
 
     def tasks_since(self, project_id: int, since: datetime | None = None) -> Iterator[Task]:
         """Tasks that changed at or after `since` (all when None), by id, with their annotations but no predictions.

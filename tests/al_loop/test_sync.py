@@ -256,7 +256,7 @@ def test_a_task_that_is_none_of_ours_is_left_alone(workshop: Workshop) -> None:
         assert all(not cells.cells_by_key(session, image_id).get("byhand0001") for image_id in (1, 2))
 
 
-def test_what_a_wrong_clock_stamped_between_two_readings_is_read_where_a_webhook_names_it(workshop: Workshop) -> None:
+def test_what_a_wrong_clock_stamped_between_two_readings_is_found_by_the_next_sweep(workshop: Workshop) -> None:
     fake = workshop.fake
     first = submit_next(workshop)
     fake.clock += timedelta(hours=2)
@@ -266,14 +266,17 @@ def test_what_a_wrong_clock_stamped_between_two_readings_is_read_where_a_webhook
     assert before
     fake.clock -= timedelta(hours=1)
     workshop.expert.delete(first.id)
-    second = submit_next(workshop)
+    submit_next(workshop)
     fake.clock += timedelta(hours=1)
     assert not sync(workshop, fake, workshop.project, sweep=False).changed, "no polling by time finds it"
     assert said(workshop) == before
-    report = sync(workshop, fake, workshop.project, sweep=False, named={first.task, second.task, 4711})
-    assert report.reviews == {"submitted": 1, "withdrawn": 1}
+    fake.calls.clear()
+    assert run(workshop).reviews == {"submitted": 1, "withdrawn": 1}
     assert said(workshop) == ALL_RED
-    assert not sync(workshop, fake, workshop.project, sweep=False, named={first.task, second.task}).changed
+    assert fake.calls.count("tasks_since") == 2
+    fake.calls.clear()
+    assert not run(workshop).changed
+    assert fake.calls.count("tasks_since") == 1, "what was read once is known"
 
 
 def test_the_pause_between_readings_follows_their_length() -> None:

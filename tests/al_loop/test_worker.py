@@ -121,6 +121,16 @@ def test_an_order_that_could_not_be_pushed_follows(workshop: Workshop, worker: W
     assert len(fake.of_version(pair.name)) == 4
 
 
+def test_a_deleted_task_that_nobody_had_answered_comes_back(workshop: Workshop, worker: Worker) -> None:
+    settle(worker)
+    fake = workshop.fake
+    deleted = min(fake.tasks)
+    fake.delete_task(deleted)
+    tick_until(worker, lambda: len(fake.tasks) == 3, "another task")
+    assert deleted not in fake.tasks
+    assert {prediction.task for prediction in fake.predictions.values()} >= set(fake.tasks)
+
+
 def test_start_training_opens_one_run(workshop: Workshop, worker: Worker) -> None:
     for _ in range(3):
         receive(workshop, START_TRAINING)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from db import inbox
 from db.session import Database
-from tests.builders import add_image, add_review
 
 
 def test_events_wait_until_they_are_handled(database: Database) -> None:
@@ -30,20 +29,3 @@ def test_a_persons_wish_waits_until_it_is_handled(database: Database) -> None:
         assert inbox.asked(session) is wish
         inbox.handle(session, [wish.id])
         assert inbox.asked(session) is None
-
-
-def test_calls_name_the_tasks_that_they_or_the_record_know_of(database: Database) -> None:
-    with database.session() as session:
-        image = add_image(session)
-        add_review(session, image, "ls:1:7", ls_task_id=70, ls_annotation_id=7)
-        add_review(session, image, "ls:1:8", ls_task_id=80, ls_annotation_id=8)
-        for action, payload in (
-            ("ANNOTATION_CREATED", {"project": 2, "tasks": [5], "annotations": [7]}),
-            ("ANNOTATIONS_DELETED", {"project": 1, "tasks": [], "annotations": [7, 99]}),
-            ("TASKS_DELETED", {"project": 1, "tasks": [6], "annotations": []}),
-            ("ANNOTATION_UPDATED", {}),
-        ):
-            inbox.receive(session, action, payload)
-    with database.session(read_only=True) as session:
-        named = inbox.named_tasks(session, inbox.unhandled(session))
-    assert named == {2: {5}, 1: {70}}

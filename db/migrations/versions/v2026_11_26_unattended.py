@@ -31,6 +31,8 @@ def upgrade() -> None:
     create_canaries()
     create_api_tokens()
     op.add_column("projects", sa.Column("synced_at", MOMENT, nullable=True))
+    for table in ("tasks", "cell_tasks"):
+        op.add_column(table, sa.Column("read_at", MOMENT, nullable=True))
     op.create_index("ix_reviews_ls_task_id", "reviews", ["ls_task_id"])
 
 
@@ -167,6 +169,8 @@ def create_api_tokens() -> None:
 def downgrade() -> None:
     """Tokens, schedules and logs are dropped: the older schema has no place for them. Runs and labels stay."""
     op.drop_index("ix_reviews_ls_task_id", "reviews")
+    for table in ("tasks", "cell_tasks"):
+        op.drop_column(table, "read_at")
     op.drop_column("projects", "synced_at")
     with op.batch_alter_table("training_runs") as batch:
         batch.drop_constraint("fk_training_runs_worker_id", type_="foreignkey")

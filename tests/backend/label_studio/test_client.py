@@ -167,7 +167,9 @@ def test_imports_are_paged_and_versions_deleted(
     project.serve("pair-2", dict.fromkeys(project.tasks[:4], 0.5))
     assert project.studio.model_versions(project.id) == {"pair-1": 5, "pair-2": 4}
     assert project.studio.task_ids(project.id) == set(project.tasks)
-    assert [task.id for task in project.studio.tasks_since(project.id)] == project.tasks
+    changed = list(project.studio.tasks_since(project.id))
+    assert [task.id for task in changed] == project.tasks
+    assert project.studio.task_times(project.id) == {task.id: task.updated_at for task in changed}
     assert set(project.studio.prediction_ids(project.id, "pair-2")) == set(project.tasks[:4])
     assert project.studio.delete_version(project.id, "pair-1") == 5
     assert project.studio.project(project.id).model_version == "pair-2"
