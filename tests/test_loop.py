@@ -236,9 +236,14 @@ def test_a_retraining_is_decided_promoted_and_served_without_a_restart(story: St
 def test_a_rollback_is_instant_and_brings_predictions_order_and_version_back(story: Story) -> None:
     """The server still was never told anything; the worker may be quicker than the rollback itself in telling all."""
     client, project = story.label_studio.client(), story.project
+
+    def followed() -> int:
+        return (story.logs / "worker.log").read_text().count("everything follows the serving pair")
+
     with story.loop.database.session(read_only=True) as session:
         better = versions.active_pair(session)
     assert better is not None
+    already = followed()
     report = rollback(story.loop, "infected", reason="the story turns back")
     assert report.replaced == better.infected_id
     assert not [left for left in report.left if "has never seen" in left], "what it had predicted is still there"
@@ -246,16 +251,19 @@ def test_a_rollback_is_instant_and_brings_predictions_order_and_version_back(sto
         before = versions.active_pair(session)
         assert before is not None
         assert before.infected_id == report.active != better.infected_id
-        pending, rows = queue.pending(session), projects.tasks(session, project.id)
+        rows = projects.tasks(session, project.id)
     image_of = {row.ls_task_id: row.image_id for row in rows}
     task_of = {image_id: ls_task_id for ls_task_id, image_id in image_of.items()}
-    fields = [item.image_id for item in pending if item.way == Way.field and item.image_id in task_of]
-    assert story.predicted_by(task_of[fields[0]]) == before.name
+    assert story.predicted_by(rows[0].ls_task_id) == before.name, "the server's next answer"
 
     def shown() -> bool:
         return client.project(project.ls_project_id).model_version == before.name
 
-    story.wait_for(shown, 0.1 if report.shown else 30, "the pair before in Label Studio")
+    assert shown() or project.title not in report.shown
+    story.wait_for(lambda: followed() > already, 60, "the worker")  # which ranks and pushes as well, and finds all done
+    assert shown()
+    with story.loop.database.session(read_only=True) as session:
+        fields = [item.image_id for item in queue.pending(session, Way.field) if item.image_id in task_of]
     assert set(client.prediction_ids(project.ls_project_id, before.name)) >= {task_of[image_id] for image_id in fields}
     served = story.label_studio.expert().next_task(project.ls_project_id)
     assert served is not None
