@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from db.chunks import chunks
@@ -192,10 +192,12 @@ def mark_read(session: Session, project: Project, moments: Mapping[int, datetime
     """Note of these tasks, by Label Studio's ids, when it says they changed last: everything until then is recorded."""
     model: type[Any] = CellTask if project.way == Way.cell else Task
     for chunk in chunks(moments):
-        query = select(model).where(model.project_id == project.id, model.ls_task_id.in_(chunk))
-        for task in session.scalars(query):
-            task.read_at = moments[task.ls_task_id]
-    session.flush()
+        query = select(model.id, model.ls_task_id, model.read_at).where(model.project_id == project.id)
+        known = session.execute(query.where(model.ls_task_id.in_(chunk))).all()
+        # Most were read a moment ago, as windows overlap.
+        news = [{"id": row_id, "read_at": moments[task]} for row_id, task, at in known if at != moments[task]]
+        if news:
+            session.execute(update(model), news)
 
 
 def mark_synced(session: Session, project_id: int) -> None:
