@@ -134,13 +134,14 @@ class PairCache:
         """The pair of this row, loaded unless it is at hand. Others that need one wait while it loads."""
         with self._lock:
             served = self._at_hand(row)
+            fresh = served is None
             if served is None:
                 started = time.monotonic()
                 served = Served(row, self._load(row))
                 log.info("pair %s loaded in %.1f s", row.name, time.monotonic() - started)
-                if gc.get_freeze_count():  # a process that asked for it: so much has come since, and a pair gone
-                    spare_the_collector()
             self._kept = (served, *(other for other in self._kept if other is not served))[:KEPT_PAIRS]
+            if fresh and gc.get_freeze_count():  # a process that asked for it: much has come since, and a pair has gone
+                spare_the_collector()
             return served
 
     def verify(self, row: ServingPair) -> None:
